@@ -67,8 +67,9 @@ class Environment:
             return group.model_validate(given)
         except ValidationError as error:
             lines = [
-                f"{'.'.join(str(part) for part in e['loc'][:1]).upper() or group.__name__}: {e['msg']}"
-                for e in error.errors(include_url=False, include_input=False)
+                f"{str(problem['loc'][0]).upper() if problem['loc'] else group.__name__}:"
+                f" {problem['msg']}"
+                for problem in error.errors(include_url=False, include_input=False)
             ]
             raise ConfigurationError("invalid settings: " + "; ".join(lines)) from None
 

@@ -1,0 +1,1 @@
+"""Channels: one file each, and one table that registers them."""

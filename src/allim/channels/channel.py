@@ -1,0 +1,158 @@
+"""What a channel is: a sender of messages that also knows what a good recipient looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+from uuid import UUID
+
+from allim.base.errors import FieldProblem
+from allim.base.settings import Environment, SettingsGroup
+from allim.relay.sender import Sender
+
+
+class RecipientKind(StrEnum):
+    """What a recipient of a channel is; a child inherits its parent's where the kinds agree."""
+
+    EMAIL = "email"
+    PHONE = "phone"
+    URL = "url"
+    SLACK_WEBHOOK = "slack_webhook"
+    ANY = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One delivery as its channel sees it.
+
+    `title` and `message` are the delivery's own words where it has any, else its
+    notification's. `data` is the notification's, `payload` the delivery's channel-specific
+    part (``html``, ``blocks``, …).
+    """
+
+    delivery_id: int
+    notification_id: UUID
+    channel: str
+    recipient: str | None
+    title: str | None
+    message: str | None
+    type: str
+    source: str
+    data: Mapping[str, Any]
+    payload: Mapping[str, Any]
+    created_at: datetime
+    tenant_id: int | None = None
+    template_code: str | None = None
+    row_key: str | None = None
+    provider_id: str | None = None
+    traceparent: str | None = None
+    reason: str | None = None
+    """Why it waited, where it was snoozed or retried before (the delivery's `error_code`)."""
+    guard: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a caller asks a channel to send, before anything is stored."""
+
+    recipient: str | None
+    title: str | None
+    message: str | None
+    template_code: str | None
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """How a channel is set up: whether it really calls somebody, and words for an operator."""
+
+    mode: str
+    """``live``, ``mock`` (prints) or ``not_configured`` (succeeds without a call)."""
+    detail: str
+
+
+class Channel(Sender[Message], Protocol):
+    """A sender of messages.
+
+    A channel file declares its settings group, its class and how the class is made from
+    settings; `channels/table.py` lists it. See docs/how-to/add-a-channel.md.
+    """
+
+    name: str
+    recipient_kind: RecipientKind
+
+    def check(self, draft: Draft) -> Sequence[FieldProblem]:
+        """What is wrong with a draft; places are relative (``/recipient``, ``/payload/html``).
+
+        No network, no database: it runs while a caller waits.
+        """
+
+    def configured(self) -> Configured:
+        """How this channel is set up."""
+
+    async def diagnose(self) -> str | None:
+        """Try the connection without sending anything; what is wrong, or None."""
+
+
+class MakeChannel(Protocol):
+    """Makes a channel from the environment; may raise ConfigurationError."""
+
+    def __call__(self, environment: Environment, services: ChannelServices) -> Channel:
+        """Make it. No network call happens here."""
+
+
+class SecretsFor(Protocol):
+    """Looks up the signing secrets of a webhook target, newest first; empty where none are set."""
+
+    async def __call__(self, tenant_id: int | None, url: str) -> Sequence[str]:
+        """The secrets."""
+
+
+class OutgoingHttp(Protocol):
+    """Makes outgoing HTTP calls; see `channels/http.py`."""
+
+    async def post(
+        self,
+        url: str,
+        *,
+        body: bytes,
+        headers: Mapping[str, str],
+        timeout: float,
+        trusted: bool,
+    ) -> HttpAnswer:
+        """POST without following redirects.
+
+        `trusted` is for URLs from the operator's own settings; any other passes the SSRF
+        guard. Raises `HttpFailure` when there was no complete answer.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """A complete answer; `body` is cut at `outcomes.RESPONSE_LIMIT`."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelServices:
+    """What channels share: one HTTP client, one place to print, the webhook secrets."""
+
+    http: OutgoingHttp
+    secrets_for: SecretsFor
+    print_line: Any
+    """Callable[[str], None]: prints one line of a mock on stdout."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelEntry:
+    """One line of the channel table."""
+
+    name: str
+    make: MakeChannel
+    settings: type[SettingsGroup]

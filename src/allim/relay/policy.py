@@ -1,0 +1,84 @@
+"""What a feature may add to a lane: a say before the send, and a hand in both transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from allim.relay.outcomes import Outcome
+from allim.relay.settlement import Settlement
+from allim.relay.work import Content, Work
+
+Transaction = Any
+"""The box's own transaction: a psycopg AsyncConnection for PostgreSQL boxes."""
+
+
+class ChannelPolicy(Protocol[Content]):
+    """Rules of one lane that are neither the engine's nor the sender's.
+
+    Each method answers with outcomes for the work it has something against, by work id;
+    what it leaves out goes on. Balance, cancellation, quiet hours and disabled targets are
+    such policies.
+    """
+
+    async def guard(self, batch: Sequence[Work[Content]]) -> Mapping[int, Outcome]:
+        """Asked just before the send. An exception here means: do not send, retry."""
+
+    async def on_attempt(
+        self, tx: Transaction, batch: Sequence[Work[Content]]
+    ) -> Mapping[int, Outcome]:
+        """Inside the claiming transaction: what must be on record if the attempt is."""
+
+    async def on_settle(self, tx: Transaction, settled: Sequence[Settlement[Content]]) -> None:
+        """Inside the settling transaction, for those settlements that landed."""
+
+
+class OpenPolicy:
+    """The policy that has nothing against anything; a base for policies that need one hook."""
+
+    async def guard(self, batch: Sequence[Work[Any]]) -> Mapping[int, Outcome]:
+        """Let everything pass."""
+        return {}
+
+    async def on_attempt(
+        self, tx: Transaction, batch: Sequence[Work[Any]]
+    ) -> Mapping[int, Outcome]:
+        """Record nothing."""
+        return {}
+
+    async def on_settle(self, tx: Transaction, settled: Sequence[Settlement[Any]]) -> None:
+        """Record nothing."""
+
+
+def combine(policies: Sequence[ChannelPolicy[Any]]) -> ChannelPolicy[Any] | None:
+    """One policy out of several, asked in order; the first word against a work counts."""
+    if not policies:
+        return None
+    if len(policies) == 1:
+        return policies[0]
+    return _Combined(policies)
+
+
+class _Combined:
+    def __init__(self, policies: Sequence[ChannelPolicy[Any]]) -> None:
+        self._policies = policies
+
+    async def guard(self, batch: Sequence[Work[Any]]) -> Mapping[int, Outcome]:
+        against: dict[int, Outcome] = {}
+        for policy in self._policies:
+            rest = [work for work in batch if work.id not in against]
+            against.update(await policy.guard(rest) if rest else {})
+        return against
+
+    async def on_attempt(
+        self, tx: Transaction, batch: Sequence[Work[Any]]
+    ) -> Mapping[int, Outcome]:
+        against: dict[int, Outcome] = {}
+        for policy in self._policies:
+            rest = [work for work in batch if work.id not in against]
+            against.update(await policy.on_attempt(tx, rest) if rest else {})
+        return against
+
+    async def on_settle(self, tx: Transaction, settled: Sequence[Settlement[Any]]) -> None:
+        for policy in self._policies:
+            await policy.on_settle(tx, settled)
