@@ -47,7 +47,8 @@ class FileLock:
         return os.path.samestat(there, os.fstat(self._descriptor))
 
     def close(self) -> None:
-        """Let go."""
+        """Let go, for copies of this in forked processes too."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         os.close(self._descriptor)
 
 

@@ -118,7 +118,7 @@ def create(home: Path, *, fallback_parents: Sequence[Path] = FALLBACK_PARENTS) -
     Raises EmbeddedServerError where neither can be, OSError where the disk refuses.
     """
     account = Account.unprivileged() if os.geteuid() == 0 else Account.current()
-    if account.can_enter(home):
+    if not account.switches or account.can_enter(home):
         made = private_directory(home, prefix="postgres.", account=account)
         return Place(home=home, directory=made.rename(home / "postgres"), account=account)
     for parent in fallback_parents:
@@ -131,7 +131,7 @@ def create(home: Path, *, fallback_parents: Sequence[Path] = FALLBACK_PARENTS) -
         except OSError:
             continue  # a read-only file system, say: the next one may do
         (directory / "home").write_text(f"{home}\n")
-        _write(home / "location", f"{directory}\n")
+        write(home / "location", f"{directory}\n")
         log.warning(
             "user %s, who runs PostgreSQL for root, cannot reach %s: the database is in %s",
             account.name,
@@ -151,6 +151,14 @@ def private_directory(parent: Path, *, prefix: str, account: Account) -> Path:
     made = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     account.take(made)
     return made
+
+
+def write(path: Path, text: str) -> None:
+    """Write a small file whole. Root does this in directories of others: follows no link there."""
+    descriptor, unfinished = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(text)
+    Path(unfinished).rename(path)
 
 
 def _recorded(home: Path) -> Path | None:
@@ -176,15 +184,9 @@ def _recorded(home: Path) -> Path | None:
     if (owner / "location").exists() and (owner / "location").read_text() == record.read_text():
         log.warning("%s is a copy of %s and gets a database of its own", home, owner)
         return None
-    _write(owner_record, f"{home}\n")
+    write(owner_record, f"{home}\n")
     return directory
 
 
 def _fingerprint(home: Path) -> str:
     return hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    unfinished.write_text(text)
-    unfinished.rename(path)

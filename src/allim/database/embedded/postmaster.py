@@ -59,7 +59,7 @@ class Postmaster:
             if time.monotonic() > deadline:
                 raise EmbeddedServerError(
                     f"PostgreSQL (pid {self.pid}, data in {self.data}) was asked to stop "
-                    f"{STOP_SECONDS:.0f} s ago and is still at it; see its log {self.data.parent}."
+                    f"{STOP_SECONDS:.0f} s ago and is still at it; see {self.data.parent}/server.log."
                 )
             time.sleep(POLL_SECONDS)
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from allim.base.errors import EmbeddedServerError
 from allim.database.embedded.account import Account
-from allim.database.embedded.places import Place, private_directory
+from allim.database.embedded.places import Place, private_directory, write
 
 USER = "allim"
 DATABASE = "allim"
@@ -42,7 +42,7 @@ def socket_directory(place: Place) -> Path:
     for parent in (Path(tempfile.gettempdir()), Path("/tmp")):  # noqa: S108
         if fits(parent / "allim-12345678") and place.account.can_enter(parent):
             made = private_directory(parent, prefix="allim-", account=place.account)
-            record.write_text(f"{made}\n")
+            write(record, f"{made}\n")
             return made
     raise EmbeddedServerError(
         f"the path of the socket in {place.directory} would be longer than the "
@@ -73,7 +73,10 @@ def fits(directory: Path) -> bool:
 
 
 def url(sockets: Path) -> str:
-    """The URL for libpq, psycopg, asyncpg and SQLAlchemy; PG* variables change nothing of it."""
+    """The URL for libpq, psycopg, asyncpg and SQLAlchemy.
+
+    It names the port too, so that nobody's PGPORT leads it elsewhere.
+    """
     return (
         f"postgresql://{USER}@/{DATABASE}?host={quote(os.fsencode(sockets), safe='')}&port={PORT}"
     )
