@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -123,20 +123,28 @@ class OutgoingHttp(Protocol):
         timeout: float,
         trusted: bool,
     ) -> HttpAnswer:
-        """POST without following redirects.
+        """POST without following redirects; `timeout` is seconds, for all of it.
 
         `trusted` is for URLs from the operator's own settings; any other passes the SSRF
-        guard. Raises `HttpFailure` when there was no complete answer.
+        guard. Raises `HttpFailure` (see `channels/http.py`) when no answer came.
         """
+
+    def check_url(self, url: str) -> str | None:
+        """What speaks against calling a caller's URL, without looking up its name; or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """A complete answer; `body` is cut at `outcomes.RESPONSE_LIMIT`."""
+    """An answer; `headers` are found by a name in any case.
+
+    `body` is cut at `outcomes.RESPONSE_LIMIT` characters. `complete` is False where the
+    connection broke or time ran out after the status had come, but before the body ended.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: str
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +153,8 @@ class ChannelServices:
 
     http: OutgoingHttp
     secrets_for: SecretsFor
-    print_line: Any
-    """Callable[[str], None]: prints one line of a mock on stdout."""
+    print_line: Callable[[str], None]
+    """Writes one line, or several parted by newlines, to stdout at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,4 +163,4 @@ class ChannelEntry:
 
     name: str
     make: MakeChannel
-    settings: type[SettingsGroup]
+    settings: type[SettingsGroup] | None = None

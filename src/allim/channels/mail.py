@@ -1,0 +1,201 @@
+"""What an e-mail is: addresses, and the message composed of a delivery's words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP, EmailPolicy
+from email.utils import format_datetime, parseaddr
+from html.parser import HTMLParser
+
+from allim.channels.channel import Message
+
+ADDRESS_LIMIT = 254
+LOCAL_LIMIT = 64
+LOCAL_PART = re.compile(
+    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010ffff-]+"
+    r"(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010ffff-]+)*"
+)
+DOMAIN_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+POLICY: EmailPolicy[EmailMessage] = SMTP.clone(cte_type="7bit")
+UTF8_POLICY: EmailPolicy[EmailMessage] = POLICY.clone(utf8=True)
+SUBJECT_LIMIT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """An address as SMTP takes it: `domain` is ASCII (punycode), `local` may be UTF-8."""
+
+    local: str
+    domain: str
+    name: str = ""
+
+    @property
+    def address(self) -> str:
+        """``local@domain``."""
+        return f"{self.local}@{self.domain}"
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """Whether only a server with SMTPUTF8 (RFC 6531) can take it."""
+        return not self.local.isascii()
+
+
+def parse_mailbox(text: str) -> Mailbox:
+    """Read one plain address; ValueError says what is wrong with it.
+
+    The forms in use (RFC 5322 dot-atoms, RFC 6531 UTF-8) pass; quoted local parts and
+    address literals do not. Whether the mailbox exists is for its server to say.
+    """
+    local, at, domain = text.rpartition("@")
+    if not at:
+        raise ValueError("has no @")
+    if not LOCAL_PART.fullmatch(local) or CONTROLS.search(local):
+        raise ValueError("is not an address before the @")
+    if len(local.encode("utf-8")) > LOCAL_LIMIT:
+        raise ValueError(f"is longer than {LOCAL_LIMIT} bytes before the @")
+    try:
+        ascii_domain = domain.encode("idna").decode().lower()
+    except UnicodeError:
+        raise ValueError("is not a domain after the @") from None
+    labels = ascii_domain.split(".")
+    if not all(DOMAIN_LABEL.fullmatch(label) for label in labels) or labels[-1].isdigit():
+        raise ValueError("is not a domain after the @")
+    if len(labels) == 1 and ascii_domain != "localhost":
+        raise ValueError("has no dot in its domain")
+    if len(local) + 1 + len(ascii_domain) > ADDRESS_LIMIT:
+        raise ValueError(f"is longer than {ADDRESS_LIMIT} characters")
+    return Mailbox(local, ascii_domain)
+
+
+def parse_sender(text: str) -> Mailbox:
+    """Read ``Name <address>`` or a plain address; ValueError says what is wrong with it."""
+    name, address = parseaddr(text)
+    mailbox = parse_mailbox(address)
+    return Mailbox(mailbox.local, mailbox.domain, one_line(name))
+
+
+def one_line(text: str) -> str:
+    """Text fit for a header: no line break or other control character can end it early."""
+    return CONTROLS.sub(" ", text).strip()
+
+
+def compose(message: Message, *, sender: Mailbox, recipient: Mailbox, at: datetime) -> EmailMessage:
+    """The e-mail of a delivery: text, and HTML beside it where `payload.html` is given.
+
+    The Message-ID is the same on every attempt, so that a mail sent twice shows once.
+    """
+    payload = message.payload
+    mail = EmailMessage(UTF8_POLICY if recipient.needs_smtputf8 else POLICY)
+    mail["From"] = Address(sender.name, sender.local, sender.domain)
+    mail["To"] = Address("", recipient.local, recipient.domain)
+    mail["Subject"] = subject(message)
+    mail["Date"] = format_datetime(at)
+    mail["Message-ID"] = message_id(message, sender)
+    mail["Auto-Submitted"] = "auto-generated"
+    if reply_to := _reply_to(payload):
+        mail["Reply-To"] = Address("", reply_to.local, reply_to.domain)
+    if url := _unsubscribe_url(payload):
+        # One-click unsubscribe, RFC 8058.
+        mail["List-Unsubscribe"] = f"<{url}>"
+        mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    html = payload.get("html")
+    html = _text(html) if isinstance(html, str) and html else None
+    mail.set_content(plain_text(message, html), charset="utf-8")
+    if html:
+        mail.add_alternative(html, subtype="html", charset="utf-8")
+    return mail
+
+
+def subject(message: Message) -> str:
+    """`payload.subject`, else the title, else the notification's type."""
+    given = message.payload.get("subject")
+    words = given if isinstance(given, str) and given else message.title or message.type
+    return one_line(words)[:SUBJECT_LIMIT]
+
+
+def message_id(message: Message, sender: Mailbox) -> str:
+    """The same for every attempt of a delivery."""
+    return f"<allim.{message.delivery_id}.{message.notification_id}@{sender.domain}>"
+
+
+def plain_text(message: Message, html: str | None = None) -> str:
+    """The text part: the message, else the HTML without its tags, else the title."""
+    if message.message:
+        return _text(message.message)
+    if html:
+        reader = _TextOfHtml()
+        reader.feed(html)
+        reader.close()
+        return reader.text()
+    return _text(message.title or "")
+
+
+def payload_problems(payload: Mapping[str, object]) -> list[tuple[str, str]]:
+    """What is wrong with the e-mail's part of a payload, as (key, words)."""
+    problems = [
+        (key, "must be text")
+        for key in ("html", "subject")
+        if payload.get(key) is not None and not isinstance(payload[key], str)
+    ]
+    if payload.get("reply_to") is not None and _reply_to(payload) is None:
+        problems.append(("reply_to", "is not an e-mail address"))
+    if payload.get("unsubscribe_url") is not None and _unsubscribe_url(payload) is None:
+        problems.append(("unsubscribe_url", "must be an https:// URL"))
+    return problems
+
+
+def _reply_to(payload: Mapping[str, object]) -> Mailbox | None:
+    given = payload.get("reply_to")
+    try:
+        mailbox = parse_mailbox(given) if isinstance(given, str) else None
+    except ValueError:
+        return None
+    return mailbox if mailbox and not mailbox.needs_smtputf8 else None
+
+
+def _unsubscribe_url(payload: Mapping[str, object]) -> str | None:
+    given = payload.get("unsubscribe_url")
+    if isinstance(given, str) and re.fullmatch(r"https://[\x21-\x3b\x3d\x3f-\x7e]{3,1000}", given):
+        return given
+    return None
+
+
+def _text(text: str) -> str:
+    """Text that can be encoded: lone surrogates replaced, NUL left out."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()
+
+
+class _TextOfHtml(HTMLParser):
+    """Collects the words of an HTML page, a line for each of its blocks."""
+
+    SILENT = frozenset({"head", "script", "style", "title"})
+    BLOCKS = frozenset({"br", "div", "h1", "h2", "h3", "h4", "li", "p", "table", "tr"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[str] = []
+        self._silent = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in self.SILENT:
+            self._silent += 1
+        if tag in self.BLOCKS:
+            self._parts.append("\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.SILENT:
+            self._silent = max(self._silent - 1, 0)
+
+    def handle_data(self, data: str) -> None:
+        if not self._silent:
+            self._parts.append(re.sub(r"\s+", " ", data))
+
+    def text(self) -> str:
+        lines = (line.strip() for line in "".join(self._parts).split("\n"))
+        return "\n".join(line for line in lines if line)

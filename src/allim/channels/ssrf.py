@@ -1,0 +1,168 @@
+"""The guard over URLs that callers supply: nothing inside our own network may be reached.
+
+What counts is the address a connection is made to, so that is what is checked, on the
+socket, for names and for addresses written in the URL alike: whatever a name resolves to
+between two look-ups, no packet leaves for a blocked address. Checking a URL beforehand
+(`check_url`) only tells a caller early.
+
+Networks: IANA's special-purpose registries for IPv4 and IPv6, and the metadata services of
+the large clouds.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+URL_LIMIT = 2048
+"""Characters of a URL that are taken."""
+
+BLOCKED_V4 = tuple(
+    IPv4Network(network)
+    for network in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "168.63.129.16/32",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.31.196.0/24",
+        "192.52.193.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "192.175.48.0/24",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+    )
+)
+GLOBAL_V6 = IPv6Network("2000::/3")
+BLOCKED_V6 = tuple(
+    IPv6Network(network)
+    for network in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
+)
+NAT64 = IPv6Network("64:ff9b::/96")
+
+
+class AddressBlocked(OSError):
+    """A connection to an address that callers may not reach; its text is always the same."""
+
+    def __init__(self) -> None:
+        super().__init__("the address is not a public one")
+
+
+class AddressGuard:
+    """Decides which addresses may be reached; `allow` are networks that may be all the same."""
+
+    def __init__(self, allow: Iterable[Network] = ()) -> None:
+        self._allow = tuple(allow)
+        self._localhost = any(
+            ipaddress.ip_address(address) in network
+            for network in self._allow
+            for address in ("127.0.0.1", "::1")
+        )
+
+    def allows(self, address: Address) -> bool:
+        """Whether an address may be reached."""
+        if isinstance(address, IPv6Address):
+            if address.ipv4_mapped is not None:
+                return self.allows(address.ipv4_mapped)
+            if address in NAT64 and not self._listed(address):
+                return self.allows(IPv4Address(int(address) & 0xFFFFFFFF))
+            public = address in GLOBAL_V6 and not any(address in net for net in BLOCKED_V6)
+        else:
+            public = not any(address in network for network in BLOCKED_V4)
+        return public or self._listed(address)
+
+    def check_url(self, url: str) -> str | None:
+        """What speaks against a URL, in words, without a look-up of its name; or None."""
+        if len(url) > URL_LIMIT:
+            return f"is longer than {URL_LIMIT} characters"
+        if any(character <= " " or character in "\x7f\\" for character in url):
+            return "contains a space, a control character or a backslash"
+        try:
+            parsed = URL(url)
+            host, port = parsed.raw_host, parsed.port
+        except ValueError:
+            return "is not a URL"
+        if parsed.scheme not in ("http", "https"):
+            return "must begin with https:// or http://"
+        if not host:
+            return "has no host"
+        if parsed.raw_user is not None or parsed.raw_password is not None:
+            return "must not carry a user name or password"
+        if not port:
+            return "has no usable port"
+        return self._check_host(host.rstrip("."))
+
+    def new_socket(self, addr_info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
+        """Make the socket of one connection; raises AddressBlocked before there is one.
+
+        aiohttp's `socket_factory`: called with the very address that is connected to next.
+        """
+        family, kind, protocol, _, address = addr_info
+        if not self.allows(ipaddress.ip_address(str(address[0]))):
+            raise AddressBlocked
+        return socket.socket(family, kind, protocol)
+
+    def _check_host(self, host: str) -> str | None:
+        if "%" in host:
+            return "has an address with a zone"
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            if _is_legacy_ipv4(host):
+                return "writes its address in an unusual form"
+            if (host == "localhost" or host.endswith(".localhost")) and not self._localhost:
+                return "leads to this machine"
+            return None
+        return None if self.allows(address) else "leads to an address that is not public"
+
+    def _listed(self, address: Address) -> bool:
+        return any(address in network for network in self._allow)
+
+
+class GuardedResolver(AbstractResolver):
+    """Leaves out the blocked ones of a name's addresses, so that the others are tried."""
+
+    def __init__(self, guard: AddressGuard, resolver: AbstractResolver) -> None:
+        self._guard = guard
+        self._resolver = resolver
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """The addresses of a name that may be reached; AddressBlocked where none may."""
+        found = await self._resolver.resolve(host, port, family)
+        allowed = [
+            result for result in found if self._guard.allows(ipaddress.ip_address(result["host"]))
+        ]
+        if found and not allowed:
+            raise AddressBlocked
+        return allowed
+
+    async def close(self) -> None:
+        """Close the resolver underneath."""
+        await self._resolver.close()
+
+
+def _is_legacy_ipv4(host: str) -> bool:
+    """Whether a C library would read it as an IPv4 address: ``0x7f.1``, ``017700000001``."""
+    try:
+        socket.inet_aton(host)
+    except (OSError, UnicodeEncodeError):
+        return False
+    return True

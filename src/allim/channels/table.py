@@ -1,0 +1,13 @@
+"""The table of channels. A new channel is one file beside this one, and one line here."""
+
+from __future__ import annotations
+
+from allim.channels import email, log, slack, webhook
+from allim.channels.channel import ChannelEntry
+
+CHANNELS: tuple[ChannelEntry, ...] = (
+    ChannelEntry(email.NAME, email.make, email.EmailSettings),
+    ChannelEntry(slack.NAME, slack.make, slack.SlackSettings),
+    ChannelEntry(webhook.NAME, webhook.make, webhook.WebhookSettings),
+    ChannelEntry(log.NAME, log.make, None),
+)
