@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar
-from uuid import UUID
 
 Content = TypeVar("Content")
 """What a sender needs to know to send: a message to a person, an event to a system."""
@@ -14,7 +13,7 @@ Content = TypeVar("Content")
 class Work(Generic[Content]):
     """One claimed piece of work.
 
-    `claim_token` proves the claim: a settle with another token changes nothing.
+    `claim_token` (a UUID, as text) proves the claim: a settle with another token changes nothing.
     `attempt_no` numbers every try; `retry_count` only those the other side failed;
     `rescues` how often a lease ran out over it. `deadline` (process clock) is when the
     lease ends at the earliest; the heartbeat moves it. `reserved` says that its place in
@@ -22,7 +21,7 @@ class Work(Generic[Content]):
     """
 
     id: int
-    claim_token: UUID
+    claim_token: str
     attempt_no: int
     retry_count: int
     max_attempts: int

@@ -23,6 +23,9 @@ CREATE TABLE notification (
 CREATE UNIQUE INDEX notification_idempotency ON notification (idempotency_key, tenant_id)
     NULLS NOT DISTINCT WHERE idempotency_key IS NOT NULL;
 
+-- listing what one tenant sent
+CREATE INDEX notification_tenant ON notification (tenant_id, id) WHERE tenant_id IS NOT NULL;
+
 CREATE SEQUENCE delivery_id_seq AS bigint CACHE 1;
 
 CREATE TABLE delivery (
@@ -72,14 +75,15 @@ ALTER SEQUENCE delivery_id_seq OWNED BY delivery.id;
 
 -- The hot path: each index below covers unfinished rows only, so finished ones cost nothing.
 
--- claim: never-touched work, lowest id first within a channel and priority
-CREATE INDEX delivery_new ON delivery (channel, priority, id)
+-- claim: never-touched work, lowest id first within a channel and priority. `id + 0`, so that
+-- the planner can't take the primary key for it and walk over everything that is finished.
+CREATE INDEX delivery_new ON delivery (channel, priority, (id + 0))
     WHERE status = 'PENDING' AND next_retry_at IS NULL;
 -- claim: timed work (retries, snoozes, schedules, replays), longest due first
 CREATE INDEX delivery_timed ON delivery (channel, next_retry_at)
     WHERE status IN ('PENDING', 'FAILED') AND next_retry_at IS NOT NULL;
 -- rescue: leases that ran out
-CREATE INDEX delivery_leased ON delivery (channel, lease_until) WHERE status = 'PROCESSING';
+CREATE INDEX delivery_leased ON delivery (lease_until) WHERE status = 'PROCESSING';
 -- expire
 CREATE INDEX delivery_expiring ON delivery (expires_at)
     WHERE status IN ('PENDING', 'FAILED') AND expires_at IS NOT NULL;
@@ -88,11 +92,29 @@ CREATE INDEX delivery_parked ON delivery (status, channel, id)
     WHERE status IN ('DEAD', 'HELD', 'SKIPPED', 'FAILED', 'ACCEPTED');
 
 CREATE INDEX delivery_notification ON delivery (notification_id);
-CREATE INDEX delivery_recipient ON delivery (recipient, id);
+-- Not while in flight: a claim then need not write here. What is in flight stands in
+-- delivery_leased, so a search by recipient asks for both.
+CREATE INDEX delivery_recipient ON delivery (recipient, id) WHERE status <> 'PROCESSING';
 CREATE INDEX delivery_parent ON delivery (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX delivery_provider ON delivery (provider_id) WHERE provider_id IS NOT NULL;
 CREATE UNIQUE INDEX delivery_row_key ON delivery (row_key, channel, tenant_id)
     NULLS NOT DISTINCT WHERE row_key IS NOT NULL;
+
+-- The status of a notification, from its deliveries that nothing superseded: `states` are
+-- their distinct states, `attempted` whether any was ever tried. The first rule that fits.
+-- One expression, so that it is folded into the query that asks, and its snapshot.
+CREATE FUNCTION notification_status(states text[], attempted boolean) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE
+        WHEN states = ARRAY['CANCELED'] THEN 'CANCELED'
+        WHEN states = ARRAY['EXPIRED'] THEN 'EXPIRED'
+        WHEN states <@ ARRAY['PENDING'] AND NOT attempted THEN 'PENDING'
+        WHEN states && ARRAY['PENDING', 'PROCESSING', 'FAILED', 'ACCEPTED', 'HELD'] THEN 'PROCESSING'
+        WHEN states = ARRAY['SKIPPED'] THEN 'SKIPPED'
+        WHEN NOT states @> ARRAY['SUCCESS'] THEN 'FAILED'
+        WHEN states && ARRAY['DEAD', 'CANCELED', 'EXPIRED'] THEN 'PARTIALLY_FAILED'
+        ELSE 'COMPLETED'
+    END;
 
 -- No foreign key: its check would cost a third of a claim, and only the relay writes here,
 -- in the statement that holds the delivery.
@@ -106,6 +128,7 @@ CREATE TABLE delivery_attempt (
     error_code    text,
     error         text,
     provider_id   text,
+    receipt_status text,
     response      text,
     worker        text NOT NULL,
     created_at    timestamptz NOT NULL DEFAULT now(),

@@ -1,0 +1,1 @@
+"""The notification hub: notifications, their deliveries, and the API over them."""

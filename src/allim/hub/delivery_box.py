@@ -1,0 +1,323 @@
+"""The box of deliveries: claiming, settling and rescuing rows of `delivery`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from allim.base.clock import SYSTEM_CLOCK, Clock
+from allim.base.errors import DatabaseUnavailable
+from allim.channels.channel import Message
+from allim.database.pool import Database, database_errors
+from allim.hub.settling import (
+    STATEMENTS,
+    UNKNOWN_RECEIPT,
+    Settled,
+    SettleRows,
+    array_literal,
+    read_settled,
+    receipt_verdict,
+    settle_families,
+)
+from allim.relay.box import Backlog, Claim, LeaseKeeper
+from allim.relay.low_water import LowWaterMarks, Snapshot
+from allim.relay.outcomes import Outcome
+from allim.relay.policy import ChannelPolicy
+from allim.relay.settlement import Settlement, Transition
+from allim.relay.work import Work
+
+PRIORITIES = 3
+RESCAN_SECONDS = 60.0
+RECEIPT_PATIENCE_SECONDS = 72 * 3600.0
+"""An accepted delivery without a receipt counts as a success after this, receipt unknown."""
+
+NOTHING: Mapping[str, Any] = {}
+
+Wake: TypeAlias = Callable[[Collection[str]], None]
+
+
+@dataclass(slots=True, eq=False)
+class ClaimedDelivery(Work[Message]):
+    """A claimed delivery; `has_steps` when settling it may bring children."""
+
+    has_steps: bool = False
+
+
+class DeliveryBox:
+    """Deliveries in PostgreSQL, by channel. Implements relay.box.Box.
+
+    `wake` is told the channels where a settle left new work.
+    """
+
+    def __init__(
+        self, database: Database, *, wake: Wake = lambda _: None, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        self._database = database
+        self._wake = wake
+        self._clock = clock
+        self._marks: dict[str, LowWaterMarks] = {}
+
+    async def claim(
+        self,
+        lane: str,
+        *,
+        limit: int,
+        lease: float,
+        worker: str,
+        policy: ChannelPolicy[Message] | None,
+    ) -> Claim[Message]:
+        """Claim due deliveries of one channel and open their attempts."""
+        marks = self._marks_of(lane)
+        asked_from = marks.current()
+        deadline = self._clock() + lease
+        parameters = {
+            "channel": lane,
+            "limit": limit,
+            "marks": asked_from,
+            "worker": worker,
+            "lease": lease,
+        }
+        refused: Mapping[int, Outcome] = {}
+        if policy is None:
+            rows = await self._database.run_pinned(STATEMENTS["claim"], parameters)
+            works = _works(rows, lane, deadline)
+        else:
+            async with self._database.transaction(pinned=True) as tx:
+                cursor = tx.cursor(binary=True)
+                await cursor.execute(STATEMENTS["claim"], parameters)
+                rows = await cursor.fetchall()
+                works = _works(rows, lane, deadline)
+                if works:
+                    refused = await policy.on_attempt(tx, works)
+        reached, snapshot, unlisted, more_timed = rows[0][:4]
+        lowered = marks.advance(reached, Snapshot.parse(snapshot, unlisted), asked_from)
+        return Claim(works, refused, look_again=lowered or (more_timed and bool(works)))
+
+    async def settle(
+        self,
+        settlements: Sequence[Settlement[Message]],
+        policy: ChannelPolicy[Message] | None,
+    ) -> set[int]:
+        """Settle a batch in one transaction; one by one when a row of it cannot be stored."""
+        ordered = sorted(settlements, key=lambda settlement: settlement.work.id)
+        try:
+            return await self._settle(ordered, policy)
+        except (psycopg.DataError, psycopg.IntegrityError):
+            if len(ordered) == 1:
+                raise
+        landed: set[int] = set()
+        for settlement in ordered:
+            landed |= await self._settle([settlement], policy)
+        return landed
+
+    async def _settle(
+        self,
+        settlements: Sequence[Settlement[Message]],
+        policy: ChannelPolicy[Message] | None,
+    ) -> set[int]:
+        rows = SettleRows.of_claims(settlements)
+        families = [
+            settlement.work.content.notification_id
+            for settlement in settlements
+            if getattr(settlement.work, "has_steps", False)
+        ]
+        accepting = any(s.transition is Transition.ACCEPT for s in settlements)
+        if policy is None and not families and not accepting:
+            answers = await self._database.run_pinned(STATEMENTS["settle"], rows.parameters())
+            return read_settled(answers).landed
+        async with self._database.transaction(pinned=True) as tx:
+            settled = await settle_families(tx, rows, families)
+            if policy is not None:
+                landed = [s for s in settlements if s.work.id in settled.landed]
+                await policy.on_settle(tx, landed)
+        self._wake_lanes(settled)
+        return settled.landed
+
+    async def record_provider_id(self, works: Sequence[Work[Message]], provider_id: str) -> bool:
+        """Store a provider's id on running attempts; False unless all claims are still ours."""
+        rows = await self._database.fetch(
+            STATEMENTS["record_provider_id"],
+            {
+                "ids": array_literal([work.id for work in works]),
+                "tokens": array_literal([work.claim_token for work in works]),
+                "provider_id": provider_id,
+            },
+        )
+        return bool(rows[0][0])
+
+    async def rescue(
+        self, lane: str, *, limit: int, lease: float, worker: str
+    ) -> Sequence[Work[Message]]:
+        """Take over deliveries whose lease ran out."""
+        deadline = self._clock() + lease
+        rows = await self._database.run_pinned(
+            STATEMENTS["rescue"],
+            {"channel": lane, "limit": limit, "lease": lease, "worker": worker},
+        )
+        return _works(rows, lane, deadline)
+
+    async def expire(self) -> int:
+        """Move deliveries past their `expires_at` to EXPIRED."""
+        return len(await self._database.run_pinned(STATEMENTS["expire"], {}))
+
+    async def give_up_on_receipts(self, lane: str) -> int:
+        """Count as delivered what was accepted 72 hours ago and never receipted; how many."""
+        async with self._database.transaction(pinned=True) as tx:
+            cursor = await tx.execute(
+                STATEMENTS["unreceipted"], {"channel": lane, "patience": RECEIPT_PATIENCE_SECONDS}
+            )
+            rows, families = SettleRows(), []
+            for delivery_id, provider_id, notification_id in await cursor.fetchall():
+                transition, outcome, code = receipt_verdict(UNKNOWN_RECEIPT, provider_id)
+                rows.add(delivery_id, None, transition, outcome, code=code, receipt=UNKNOWN_RECEIPT)
+                families.append(notification_id)
+            settled = (
+                await settle_families(tx, rows, families) if families else Settled(set(), set())
+            )
+        self._wake_lanes(settled)
+        return len(settled.landed)
+
+    async def next_due(self, lane: str) -> float | None:
+        """Seconds until the next timed delivery of a channel is due."""
+        rows = await self._database.run_pinned(STATEMENTS["next_due"], {"channel": lane})
+        return max(rows[0][0], 0.0) if rows else None
+
+    async def backlog(self) -> Mapping[str, Backlog]:
+        """Waiting, failed and dead deliveries by channel."""
+        waiting = await self._database.fetch(STATEMENTS["backlog"])
+        dead: dict[str, int] = dict(await self._database.fetch(STATEMENTS["parked"]))
+        figures = {
+            channel: Backlog(pending, failed, dead.pop(channel, 0), oldest)
+            for channel, pending, failed, oldest in waiting
+        }
+        figures.update({channel: Backlog(0, 0, count, None) for channel, count in dead.items()})
+        return figures
+
+    def lease_keeper(self) -> LeaseKeeper:
+        """A keeper of leases with a connection of its own."""
+        return _DeliveryLeaseKeeper(self._database.url, prepare=not self._database.pooler)
+
+    def _marks_of(self, lane: str) -> LowWaterMarks:
+        if lane not in self._marks:
+            self._marks[lane] = LowWaterMarks(
+                PRIORITIES, rescan_every=RESCAN_SECONDS, clock=self._clock
+            )
+        return self._marks[lane]
+
+    def _wake_lanes(self, settled: Settled) -> None:
+        if settled.lanes:
+            self._wake(settled.lanes)
+
+
+class _DeliveryLeaseKeeper:
+    """Extends leases over a blocking connection, for the heartbeat's thread."""
+
+    def __init__(self, url: str, *, prepare: bool) -> None:
+        self._url = url
+        self._prepare = prepare
+        self._connection: psycopg.Connection[TupleRow] | None = None
+
+    def extend(self, works: Sequence[Work[Any]], lease: float) -> set[int]:
+        """Extend in the order of ids. Raises DatabaseUnavailable."""
+        ordered = sorted(works, key=lambda work: work.id)
+        parameters = {
+            "ids": array_literal([work.id for work in ordered]),
+            "tokens": array_literal([work.claim_token for work in ordered]),
+            "lease": lease,
+        }
+        try:
+            with database_errors():
+                cursor = self._connected().execute(
+                    STATEMENTS["extend"], parameters, prepare=self._prepare
+                )
+                return {row[0] for row in cursor}
+        except DatabaseUnavailable:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection; the next extend opens a new one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connected(self) -> psycopg.Connection[TupleRow]:
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(
+                self._url, autocommit=True, connect_timeout=5, application_name="allim heartbeat"
+            )
+            if not self._prepare:
+                self._connection.prepare_threshold = None
+        return self._connection
+
+
+def _works(rows: Sequence[TupleRow], lane: str, deadline: float) -> list[Work[Message]]:
+    works: list[Work[Message]] = []
+    for row in rows:
+        (
+            delivery_id,
+            claim_token,
+            attempts,
+            retry_count,
+            max_attempts,
+            rescues,
+            has_steps,
+            reserved,
+            notification_id,
+            recipient,
+            template_code,
+            payload,
+            row_key,
+            tenant_id,
+            provider_id,
+            reason,
+            guard,
+            title,
+            message,
+            type_,
+            source,
+            data,
+            created_at,
+            traceparent,
+        ) = row[4:]
+        if delivery_id is None:
+            break
+        content = Message(
+            delivery_id=delivery_id,
+            notification_id=notification_id,
+            channel=lane,
+            recipient=recipient,
+            title=payload.get("title", title) if payload else title,
+            message=payload.get("message", message) if payload else message,
+            type=type_,
+            source=source,
+            data=data or NOTHING,
+            payload=payload or NOTHING,
+            created_at=created_at,
+            tenant_id=tenant_id,
+            template_code=template_code,
+            row_key=row_key,
+            provider_id=provider_id,
+            traceparent=traceparent,
+            reason=reason,
+            guard=guard or NOTHING,
+        )
+        works.append(
+            ClaimedDelivery(
+                id=delivery_id,
+                claim_token=claim_token,
+                attempt_no=attempts,
+                retry_count=retry_count,
+                max_attempts=max_attempts,
+                rescues=rescues,
+                deadline=deadline,
+                content=content,
+                reserved=bool(reserved),
+                has_steps=has_steps,
+            )
+        )
+    return works

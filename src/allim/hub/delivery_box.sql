@@ -1,0 +1,285 @@
+-- Statements of the delivery box: what relays run against `delivery`.
+-- Each runs in a transaction of its own with pinned plans (database/pool.py).
+
+-- name: claim
+-- Due work of one channel, timed work for at most half of it so that neither starves the other.
+-- Needs delivery_timed and delivery_new. now() and not clock_timestamp(): a volatile function
+-- is no index condition. The marks (one per priority) let it pass over what was claimed
+-- before; the first row tells the new marks and the snapshot by which they are followed.
+-- `passed_over` holds a mark back at work that another transaction has locked: it may roll back.
+WITH timed AS MATERIALIZED (
+    SELECT id FROM delivery
+     WHERE channel = %(channel)s AND status IN ('PENDING', 'FAILED') AND next_retry_at <= now()
+       AND (expires_at IS NULL OR expires_at > now())
+     ORDER BY next_retry_at
+     LIMIT (%(limit)s::int + 1) / 2
+       FOR NO KEY UPDATE SKIP LOCKED
+), marks AS MATERIALIZED (
+    SELECT mark, (place - 1)::smallint AS priority
+      FROM unnest(%(marks)s::bigint[]) WITH ORDINALITY AS m (mark, place)
+), fresh AS MATERIALIZED (
+    SELECT marks.priority, due.id
+      FROM marks CROSS JOIN LATERAL (
+          SELECT id FROM delivery
+           WHERE channel = %(channel)s AND priority = marks.priority AND id + 0 > marks.mark
+             AND status = 'PENDING' AND next_retry_at IS NULL
+             AND (expires_at IS NULL OR expires_at > now())
+           ORDER BY id + 0
+           LIMIT %(limit)s::int
+             FOR NO KEY UPDATE SKIP LOCKED) AS due
+     LIMIT %(limit)s::int - (SELECT count(*) FROM timed)
+), reached AS MATERIALIZED (
+    SELECT priority, max(id) AS id FROM fresh GROUP BY priority
+), passed_over AS (
+    SELECT priority, min(id) AS id
+      FROM (SELECT reached.priority, seen.id
+              FROM reached JOIN marks USING (priority) CROSS JOIN LATERAL (
+                  SELECT id FROM delivery
+                   WHERE channel = %(channel)s AND priority = reached.priority
+                     AND id + 0 > marks.mark AND id + 0 <= reached.id
+                     AND status = 'PENDING' AND next_retry_at IS NULL
+                     AND (expires_at IS NULL OR expires_at > now())
+                   ORDER BY id + 0) AS seen
+            EXCEPT ALL
+            SELECT priority, id FROM fresh) AS locked
+     GROUP BY priority
+), progress AS MATERIALIZED (
+    SELECT array_agg(coalesce(passed_over.id - 1, reached.id, marks.mark) ORDER BY priority) AS marks,
+           pg_current_snapshot()::text AS snapshot,
+           age(pg_snapshot_xmax(pg_current_snapshot())::xid) AS unlisted,
+           (SELECT count(*) FROM timed) = (%(limit)s::int + 1) / 2 AS more_timed
+      FROM marks LEFT JOIN reached USING (priority) LEFT JOIN passed_over USING (priority)
+), claimed AS (
+    UPDATE delivery AS d
+       SET status = 'PROCESSING', claim_token = gen_random_uuid(), attempts = d.attempts + 1,
+           lease_owner = %(worker)s, lease_until = clock_timestamp() + %(lease)s * interval '1 second',
+           updated_at = now()
+      FROM (SELECT id FROM timed UNION ALL SELECT id FROM fresh) AS due
+     WHERE d.id = due.id
+    RETURNING d.*
+), opened AS (
+    INSERT INTO delivery_attempt (delivery_id, attempt_no, worker)
+    SELECT id, attempts, %(worker)s FROM claimed
+)
+SELECT CASE WHEN row_number() OVER () = 1 THEN progress.marks END,
+       CASE WHEN row_number() OVER () = 1 THEN progress.snapshot END,
+       progress.unlisted, progress.more_timed,
+       d.id, d.claim_token::text, d.attempts, d.retry_count, d.max_attempts, d.rescue_count,
+       d.then_steps IS NOT NULL OR d.fallback_steps IS NOT NULL,
+       d.error_code = 'rate_limited' AND d.next_retry_at > now() - interval '5 seconds',
+       d.notification_id, d.recipient, d.template_code, nullif(d.payload, '{}'), d.row_key, d.tenant_id,
+       d.provider_id, d.error_code, d.guard,
+       n.title, n.message, n.type, n.source, nullif(n.data, '{}'), n.created_at, n.traceparent
+  FROM progress
+  LEFT JOIN (claimed AS d JOIN notification AS n ON n.id = d.notification_id) ON true
+
+-- name: rescue
+-- Work whose lease ran out, longest ago first: a new claim of the same attempt.
+-- Needs delivery_leased.
+WITH lost AS MATERIALIZED (
+    SELECT id FROM delivery
+     WHERE channel = %(channel)s AND status = 'PROCESSING' AND lease_until < now()
+     ORDER BY lease_until
+     LIMIT %(limit)s::int
+       FOR NO KEY UPDATE SKIP LOCKED
+), d AS (
+    UPDATE delivery AS d
+       SET claim_token = gen_random_uuid(), rescue_count = d.rescue_count + 1,
+           lease_owner = %(worker)s, lease_until = clock_timestamp() + %(lease)s * interval '1 second',
+           updated_at = now()
+      FROM lost
+     WHERE d.id = lost.id
+    RETURNING d.*
+)
+SELECT NULL, NULL, NULL, NULL,
+       d.id, d.claim_token::text, d.attempts, d.retry_count, d.max_attempts, d.rescue_count,
+       d.then_steps IS NOT NULL OR d.fallback_steps IS NOT NULL,
+       false,
+       d.notification_id, d.recipient, d.template_code, nullif(d.payload, '{}'), d.row_key, d.tenant_id,
+       d.provider_id, d.error_code, d.guard,
+       n.title, n.message, n.type, n.source, nullif(n.data, '{}'), n.created_at, n.traceparent
+  FROM d JOIN notification AS n ON n.id = d.notification_id
+
+-- name: lock_families
+-- Before settling work that may have children: cancel takes the same lock first, so a child
+-- is born either before the cancel sees it or knowing of it.
+SELECT n.id FROM notification AS n
+ WHERE n.id = ANY (%(notifications)s::uuid[])
+ ORDER BY n.id
+   FOR SHARE
+
+-- name: settle
+-- Attempt, state and children in one statement, guarded by the claim token; or, for what was
+-- accepted before (no token), by the state ACCEPTED and the provider's id. Primary keys only.
+WITH s AS MATERIALIZED (
+    SELECT *
+      FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[], %(statuses)s::text[], %(outcomes)s::text[],
+                  %(delays)s::float8[], %(spent)s::boolean[], %(codes)s::text[], %(errors)s::text[],
+                  %(http_statuses)s::int[], %(responses)s::text[], %(provider_ids)s::text[],
+                  %(provider_message_ids)s::text[], %(receipts)s::text[])
+        AS s (id, token, status, outcome, delay, spent, code, error, http_status, response,
+              provider_id, provider_message_id, receipt)
+), settled AS (
+    UPDATE delivery AS d
+       SET status = s.status,
+           retry_count = d.retry_count + s.spent::int,
+           rescue_count = CASE WHEN s.spent THEN 0 ELSE d.rescue_count END,
+           next_retry_at = clock_timestamp() + s.delay * interval '1 second',
+           error_code = s.code,
+           last_error = s.error,
+           provider_id = coalesce(s.provider_id, d.provider_id),
+           provider_message_id = coalesce(s.provider_message_id, d.provider_message_id),
+           receipt_status = coalesce(s.receipt, d.receipt_status),
+           receipt_at = CASE WHEN s.receipt IS NULL THEN d.receipt_at ELSE clock_timestamp() END,
+           sent_at = CASE WHEN s.status IN ('SUCCESS', 'ACCEPTED')
+                          THEN coalesce(d.sent_at, clock_timestamp()) ELSE d.sent_at END,
+           superseded_by = CASE WHEN s.status = 'DEAD' AND d.fallback_steps IS NOT NULL
+                                THEN nextval('delivery_id_seq') ELSE d.superseded_by END,
+           claim_token = NULL, lease_owner = NULL, lease_until = NULL, updated_at = now()
+      FROM s
+     WHERE d.id = s.id
+       AND CASE WHEN s.token IS NULL THEN d.status = 'ACCEPTED' AND d.provider_id = s.provider_id
+                ELSE d.status = 'PROCESSING' AND d.claim_token = s.token END
+    RETURNING d.id, d.attempts, d.status, d.notification_id, d.tenant_id, d.priority, d.expires_at,
+              d.then_steps, d.fallback_steps, d.superseded_by, d.receipt_status, s.token,
+              s.outcome, s.code, s.error, s.http_status, s.response, s.provider_id, s.receipt
+), closed AS (
+    UPDATE delivery_attempt AS a
+       SET finished_at = coalesce(a.finished_at, clock_timestamp()),
+           outcome = CASE WHEN settled.token IS NULL THEN a.outcome ELSE settled.outcome END,
+           http_status = coalesce(settled.http_status, a.http_status),
+           error_code = coalesce(settled.code, a.error_code),
+           error = coalesce(settled.error, a.error),
+           response = coalesce(settled.response, a.response),
+           provider_id = coalesce(settled.provider_id, a.provider_id),
+           receipt_status = coalesce(settled.receipt, a.receipt_status),
+           updated_at = now()
+      FROM settled
+     WHERE a.delivery_id = settled.id AND a.attempt_no = settled.attempts
+), steps AS (
+    SELECT settled.id AS parent_id, settled.notification_id, settled.tenant_id, settled.priority,
+           settled.expires_at, 'then' AS step, NULL::bigint AS id, entry.step AS entry,
+           coalesce(entry.step -> 'fallback', '[]') AS fallback
+      FROM settled CROSS JOIN LATERAL jsonb_array_elements(settled.then_steps) AS entry (step)
+     WHERE settled.status = 'SUCCESS'
+    UNION ALL
+    SELECT settled.id, settled.notification_id, settled.tenant_id, settled.priority,
+           settled.expires_at, 'fallback', settled.superseded_by, settled.fallback_steps -> 0,
+           coalesce(settled.fallback_steps -> 0 -> 'fallback', '[]') || (settled.fallback_steps - 0)
+      FROM settled
+     WHERE settled.status = 'DEAD' AND settled.fallback_steps IS NOT NULL
+), born AS (
+    INSERT INTO delivery (id, notification_id, parent_id, step, tenant_id, channel, recipient,
+                          template_code, payload, row_key, priority, status, max_attempts,
+                          expires_at, then_steps, fallback_steps, guard)
+    SELECT coalesce(steps.id, nextval('delivery_id_seq')), steps.notification_id, steps.parent_id,
+           steps.step, steps.tenant_id, steps.entry ->> 'channel', steps.entry ->> 'recipient',
+           steps.entry ->> 'template_code', coalesce(steps.entry -> 'payload', '{}'),
+           steps.entry ->> 'row_key', steps.priority,
+           CASE WHEN n.canceled_at IS NULL THEN 'PENDING' ELSE 'CANCELED' END,
+           (steps.entry ->> 'max_attempts')::int, steps.expires_at,
+           nullif(nullif(steps.entry -> 'then', '[]'), 'null'), nullif(steps.fallback, '[]'),
+           nullif(steps.entry -> 'guard', 'null')
+      FROM steps JOIN notification AS n ON n.id = steps.notification_id
+    ON CONFLICT DO NOTHING
+    RETURNING id, channel, parent_id
+)
+SELECT settled.id, settled.status, settled.receipt_status,
+       (SELECT array_agg(born.channel) FROM born WHERE born.parent_id = settled.id),
+       settled.status = 'DEAD' AND settled.superseded_by IS NOT NULL
+           AND NOT EXISTS (SELECT FROM born WHERE born.id = settled.superseded_by)
+  FROM settled
+
+-- name: forget_unborn_fallback
+-- A fallback whose row_key is taken was not made: its parent stays the last word of its branch.
+UPDATE delivery SET superseded_by = NULL, updated_at = now() WHERE id = ANY (%(ids)s::bigint[])
+
+-- name: record_provider_id
+-- Before anything irrevocable is sent: durable, and only while every claim is ours.
+WITH held AS MATERIALIZED (
+    SELECT d.id, d.attempts
+      FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[]) AS s (id, token)
+      JOIN delivery AS d ON d.id = s.id AND d.claim_token = s.token
+     ORDER BY d.id
+       FOR NO KEY UPDATE OF d
+), whole AS (
+    SELECT count(*) = cardinality(%(ids)s::bigint[]) AS ours FROM held
+), noted AS (
+    UPDATE delivery AS d SET provider_id = %(provider_id)s, updated_at = now()
+      FROM held, whole WHERE d.id = held.id AND whole.ours
+), attempted AS (
+    UPDATE delivery_attempt AS a SET provider_id = %(provider_id)s, updated_at = now()
+      FROM held, whole WHERE a.delivery_id = held.id AND a.attempt_no = held.attempts AND whole.ours
+)
+SELECT ours FROM whole
+
+-- name: extend
+UPDATE delivery AS d
+   SET lease_until = clock_timestamp() + %(lease)s * interval '1 second', updated_at = now()
+  FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[]) AS s (id, token)
+ WHERE d.id = s.id AND d.status = 'PROCESSING' AND d.claim_token = s.token
+RETURNING d.id
+
+-- name: expire
+-- Needs delivery_expiring.
+WITH past AS MATERIALIZED (
+    SELECT id FROM delivery
+     WHERE status IN ('PENDING', 'FAILED') AND expires_at <= now()
+     ORDER BY expires_at
+     LIMIT 1000
+       FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE delivery AS d
+   SET status = 'EXPIRED', error_code = 'expired', next_retry_at = NULL, updated_at = now()
+  FROM past WHERE d.id = past.id
+RETURNING d.id
+
+-- name: unreceipted
+-- Accepted so long ago that no receipt will come. Needs delivery_parked.
+SELECT id, provider_id, notification_id FROM delivery
+ WHERE status = 'ACCEPTED' AND channel = %(channel)s
+   AND sent_at < now() - %(patience)s * interval '1 second'
+ ORDER BY id LIMIT 500
+
+-- name: next_due
+-- Needs delivery_timed.
+SELECT extract(epoch FROM next_retry_at - clock_timestamp())::float8 FROM delivery
+ WHERE channel = %(channel)s AND status IN ('PENDING', 'FAILED') AND next_retry_at IS NOT NULL
+   AND (expires_at IS NULL OR expires_at > now())
+ ORDER BY next_retry_at LIMIT 1
+
+-- name: backlog
+-- Runs for metrics only, on the partial indexes of unfinished work.
+SELECT channel,
+       count(*) FILTER (WHERE status = 'PENDING'),
+       count(*) FILTER (WHERE status = 'FAILED'),
+       extract(epoch FROM now() - min(coalesce(next_retry_at, created_at))
+           FILTER (WHERE coalesce(next_retry_at, created_at) <= now()))::float8
+  FROM delivery WHERE status IN ('PENDING', 'FAILED') GROUP BY channel
+
+-- name: parked
+-- Needs delivery_parked.
+SELECT channel, count(*) FROM delivery WHERE status IN ('DEAD', 'HELD') GROUP BY channel
+
+-- name: lock_receipt
+-- The attempt that a receipt speaks of, by delivery and provider id.
+SELECT d.id, d.status, d.provider_id, d.attempts, d.retry_count, d.max_attempts, d.channel,
+       d.notification_id
+  FROM delivery AS d
+ WHERE d.id = %(id)s
+   AND EXISTS (SELECT FROM delivery_attempt AS a
+                WHERE a.delivery_id = d.id AND a.provider_id = %(provider_id)s)
+   FOR NO KEY UPDATE OF d
+
+-- name: note_receipt
+-- What a receipt says of an attempt; of the delivery only where it is about the last one.
+-- The first final receipt wins.
+WITH noted AS (
+    UPDATE delivery_attempt AS a SET receipt_status = %(receipt)s, updated_at = now()
+     WHERE a.delivery_id = %(id)s AND a.provider_id = %(provider_id)s AND a.receipt_status IS NULL
+)
+UPDATE delivery AS d
+   SET receipt_status = %(receipt)s, receipt_at = clock_timestamp(), updated_at = now()
+ WHERE d.id = %(id)s AND d.provider_id = %(provider_id)s AND d.receipt_status IS NULL
+   AND d.status IN ('PROCESSING', 'ACCEPTED')
+RETURNING d.id
