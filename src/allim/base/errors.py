@@ -10,8 +10,10 @@ AllimError
 └── RequestError                  what a caller asked for cannot be done
     ├── InvalidRequest            one or more fields are wrong; lists all of them
     ├── NotFound
+    ├── Forbidden                 the key's scopes do not cover it
     ├── Conflict                  true of the state now; may change
-    └── IdempotencyMismatch       the key was used with another body
+    ├── IdempotencyMismatch       the key was used with another body
+    └── Overloaded                more waits than this process may hold; come again
 """
 
 from __future__ import annotations
@@ -94,10 +96,26 @@ class NotFound(RequestError):
     status = 404
 
 
+class Forbidden(RequestError):
+    """The caller is known, but its key's scopes do not cover what it asked for."""
+
+    status = 403
+
+
 class Conflict(RequestError):
-    """The state of the thing does not allow it now."""
+    """The state of the thing does not allow it now; `problems` names the fields, if any."""
 
     status = 409
+
+    def __init__(self, code: str, message: str, problems: Sequence[FieldProblem] = ()) -> None:
+        super().__init__(code, message)
+        self.problems = tuple(problems)
+
+
+class Overloaded(RequestError):
+    """More waits than this process may hold; worth trying again in a moment."""
+
+    status = 503
 
 
 class IdempotencyMismatch(RequestError):

@@ -1,0 +1,234 @@
+"""Concurrent requests share transactions: what waits together is stored together.
+
+A commit costs a disk flush whatever is in it, so requests that arrive while one is under
+way wait for it and go into the next together. A request that comes alone goes alone, at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import psycopg
+
+from allim.base.errors import (
+    AllimError,
+    Conflict,
+    DatabaseUnavailable,
+    FieldProblem,
+    IdempotencyMismatch,
+    InvalidRequest,
+    Overloaded,
+)
+from allim.database.pool import Connection, Database
+from allim.hub.creation import Created, Prepared, Vanished, create, row_key_conflict
+
+OnCommit = Callable[[set[str]], None]
+"""Told the lanes that have new work, after the commit; must not block or raise."""
+
+_ITS_OWN_FAULT = ("22", "23", "40", "54")
+"""SQLSTATE classes that one request of a batch can bring upon all: data, constraints,
+deadlocks, limits. Alone, each of the others may well be stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoalescerLimits:
+    """How much may wait and how much goes together. Sizes are bytes of serialised rows."""
+
+    connections: int = 2
+    batch: int = 500
+    batch_bytes: int = 4 * 1024 * 1024
+    waiting: int = 5000
+    waiting_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Waiting:
+    prepared: Prepared
+    stored: asyncio.Future[Created]
+
+    def answer(self, result: Created | AllimError) -> None:
+        # A client that went away has cancelled its future; what it sent is stored all the same.
+        if self.stored.done():
+            return
+        if isinstance(result, Created):
+            self.stored.set_result(result)
+        else:
+            self.stored.set_exception(result)
+
+
+class Coalescer:
+    """Stores notifications, those that arrive together in one transaction."""
+
+    def __init__(
+        self,
+        database: Database,
+        on_commit: OnCommit = lambda lanes: None,
+        limits: CoalescerLimits | None = None,
+    ) -> None:
+        self._database = database
+        self._on_commit = on_commit
+        self._limits = limits or CoalescerLimits()
+        self._queue: deque[_Waiting] = deque()
+        self._bytes = 0
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._writers: list[asyncio.Task[None]] = []
+        self._closing = False
+
+    async def store(self, prepared: Prepared) -> Created:
+        """Store one notification, at once or with others that wait.
+
+        Raises Overloaded when too much waits already, DatabaseUnavailable when the database
+        is gone (nothing was stored, or the same request with its idempotency key will find it),
+        Conflict for a taken row key, IdempotencyMismatch, InvalidRequest.
+        """
+        size = len(prepared.row)
+        if (
+            self._closing
+            or len(self._queue) >= self._limits.waiting
+            or self._bytes + size > self._limits.waiting_bytes
+        ):
+            raise Overloaded("overloaded", "too many requests are waiting to be stored")
+        if not self._writers:
+            self._writers = [
+                asyncio.create_task(self._write(), name=f"coalescer-{at}")
+                for at in range(self._limits.connections)
+            ]
+        waiting = _Waiting(prepared, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._bytes += size
+        self._wake_one()
+        return await waiting.stored
+
+    async def close(self) -> None:
+        """Store what waits, then stop."""
+        self._closing = True
+        while self._idle:
+            self._wake_one()
+        await asyncio.gather(*self._writers)
+        self._writers = []
+
+    def _wake_one(self) -> None:
+        while self._idle:
+            idle = self._idle.popleft()
+            if not idle.done():
+                idle.set_result(None)
+                return
+
+    async def _write(self) -> None:
+        while True:
+            while not self._queue:
+                if self._closing:
+                    return
+                idle = asyncio.get_running_loop().create_future()
+                self._idle.append(idle)
+                await idle
+            await self._store_what_waits()
+
+    async def _store_what_waits(self) -> None:
+        batch: Sequence[_Waiting] = ()
+        try:
+            async with self._database.connection() as connection:
+                while batch := self._take():
+                    await self._store(connection, batch)
+        except DatabaseUnavailable as error:
+            if batch:
+                # Nobody saw its end. It may be sent again: what was stored is found.
+                await self._store_again(batch)
+            for waiting in () if batch else self._take():
+                waiting.answer(error)
+        except Exception as error:  # The boundary of the writer: it must outlive any request.
+            for waiting in batch:
+                waiting.answer(_unexpected(error))
+
+    async def _store_again(self, batch: Sequence[_Waiting]) -> None:
+        try:
+            async with self._database.connection() as connection:
+                await self._store(connection, batch)
+        except Exception as error:  # As above.
+            for waiting in batch:
+                waiting.answer(_unexpected(error))
+
+    def _take(self) -> Sequence[_Waiting]:
+        batch: list[_Waiting] = []
+        size = 0
+        while self._queue and len(batch) < self._limits.batch and size < self._limits.batch_bytes:
+            waiting = self._queue.popleft()
+            size += len(waiting.prepared.row)
+            batch.append(waiting)
+        self._bytes -= size
+        return batch
+
+    async def _store(self, connection: Connection, batch: Sequence[_Waiting]) -> None:
+        if not batch:
+            return
+        try:
+            results = await _drive(connection, [waiting.prepared for waiting in batch])
+        except psycopg.Error as error:
+            if (error.sqlstate or "")[:2] not in _ITS_OWN_FAULT:
+                raise
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                await self._store(connection, batch[:middle])
+                await self._store(connection, batch[middle:])
+            elif (error.sqlstate or "").startswith("40"):
+                raise
+            else:
+                batch[0].answer(await self._fault(connection, batch[0].prepared, error))
+            return
+        lanes: set[str] = set()
+        for waiting, result in zip(batch, results, strict=True):
+            if isinstance(result, Created) and not result.replayed:
+                lanes |= waiting.prepared.lanes
+            waiting.answer(result)
+        if lanes:
+            self._on_commit(lanes)
+
+    async def _fault(
+        self, connection: Connection, prepared: Prepared, error: psycopg.Error
+    ) -> AllimError:
+        if isinstance(error, psycopg.errors.UniqueViolation):
+            ask = prepared.row_keys()
+            rows = await (await connection.execute(ask.statement, {"batch": ask.batch})).fetchall()
+            return row_key_conflict(prepared, rows)
+        return unstorable_request(error)
+
+
+def unstorable_request(error: psycopg.Error) -> InvalidRequest:
+    """What a data error of the database means to the caller, in the database's own words."""
+    message = error.diag.message_primary or "cannot be stored"
+    return InvalidRequest([FieldProblem("", "not_storable", message)], code="not_storable")
+
+
+def _unexpected(error: Exception) -> AllimError:
+    if isinstance(error, AllimError):
+        return error
+    unexpected = StorageFailed(f"{type(error).__name__} while storing a notification")
+    unexpected.__cause__ = error
+    return unexpected
+
+
+class StorageFailed(AllimError):
+    """A notification could not be stored, for a reason nobody foresaw; see its cause."""
+
+
+async def _drive(
+    connection: Connection, batch: Sequence[Prepared]
+) -> Sequence[Created | IdempotencyMismatch]:
+    for _ in range(3):
+        conversation = create(batch)
+        ask = next(conversation)
+        try:
+            while True:
+                cursor = await connection.execute(
+                    ask.statement, {"batch": ask.batch}, prepare=True, binary=True
+                )
+                ask = conversation.send(await cursor.fetchall())
+        except StopIteration as end:
+            results: Sequence[Created | IdempotencyMismatch] = end.value
+            return results
+        except Vanished:
+            continue
+    raise Conflict("in_flight", "the idempotency key is being used by another request")

@@ -1,0 +1,203 @@
+"""From what a caller asked for to what is stored: every delivery complete in itself.
+
+A child inherits from its parent what it does not name itself. That is resolved when the
+caller posts, so that what is wrong is told to the caller and nothing is left to guess when
+the child's turn comes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from allim.base.errors import FieldProblem, InvalidRequest
+from allim.channels.channel import Channel, Draft, RecipientKind
+from allim.hub.model import DELIVERIES_PER_BRANCH, DeliveryRequest, NotificationRequest
+
+RECIPIENT_BYTES = 2048
+"""Recipients are indexed, and an index entry must fit a third of a page."""
+
+Entry = dict[str, Any]
+"""One resolved delivery, as stored in `then_steps` and `fallback_steps`; nulls are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Inherited:
+    """What a parent hands down."""
+
+    channel: Channel | None
+    recipient: str | None
+    template_code: str | None
+    title: str | None
+    message: str | None
+    payload: Mapping[str, Any] | None
+    guard: Mapping[str, Any] | None
+
+
+_NOTHING = _Inherited(None, None, None, None, None, None, None)
+
+
+def resolve(request: NotificationRequest, channels: Mapping[str, Channel]) -> Sequence[Entry]:
+    """Complete every delivery of a request, to any depth.
+
+    Raises InvalidRequest with every problem of every delivery, each with its place.
+    """
+    resolution = _Resolution(request, channels)
+    entries = [
+        resolution.entry(delivery, _NOTHING, f"/deliveries/{position}")
+        for position, delivery in enumerate(request.deliveries)
+    ]
+    for position, delivery in enumerate(request.deliveries):
+        if (delivery.then or delivery.fallback) and _size(delivery) > DELIVERIES_PER_BRANCH:
+            resolution.problems.append(
+                FieldProblem(
+                    f"/deliveries/{position}",
+                    "too_many_steps",
+                    f"has more than {DELIVERIES_PER_BRANCH} deliveries, counting all its steps",
+                )
+            )
+    resolution.refuse_repeated_row_keys(entries)
+    if resolution.problems:
+        raise InvalidRequest(resolution.problems)
+    return entries
+
+
+def canonical_hash(request: NotificationRequest) -> bytes:
+    """SHA-256 of what was asked for, whatever its spelling; the tenant is part of the key instead.
+
+    Taken before anything is resolved: a change of settings must not turn a repeat into
+    another request.
+    """
+    asked = to_jsonable_python(request, exclude={"tenant_id"}, exclude_none=True)
+    canonical = json.dumps(asked, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).digest()
+
+
+class _Resolution:
+    def __init__(self, request: NotificationRequest, channels: Mapping[str, Channel]) -> None:
+        self._request = request
+        self._channels = channels
+        self.problems: list[FieldProblem] = []
+
+    def entry(self, delivery: DeliveryRequest, parent: _Inherited, place: str) -> Entry:
+        channel = self._channels.get(delivery.channel)
+        if channel is None:
+            known = ", ".join(sorted(self._channels))
+            self._problem(f"{place}/channel", "unknown_channel", f"must be one of: {known}")
+            return {}
+        own = self._complete(delivery, channel, parent)
+        self._check(own, delivery, place)
+        entry: Entry = {
+            "channel": delivery.channel,
+            "max_attempts": delivery.max_attempts or channel.limits.retry.attempts,
+        }
+        if own.recipient is not None:
+            entry["recipient"] = own.recipient
+        if own.template_code is not None:
+            entry["template_code"] = own.template_code
+        if payload := _stored_payload(own):
+            entry["payload"] = payload
+        if delivery.row_key is not None:
+            entry["row_key"] = delivery.row_key
+        if own.guard is not None:
+            entry["guard"] = own.guard
+        if delivery.then:
+            entry["then"] = self._steps(delivery.then, own, f"{place}/then")
+        if delivery.fallback:
+            entry["fallback"] = self._steps(delivery.fallback, own, f"{place}/fallback")
+        return entry
+
+    def refuse_repeated_row_keys(self, entries: Sequence[Entry]) -> None:
+        """One request that names a row key twice in a channel could never keep it unique."""
+        seen: dict[tuple[str, str], str] = {}
+        for place, entry in _walk(entries, "/deliveries"):
+            if (row_key := entry.get("row_key")) is None:
+                continue
+            first = seen.setdefault((entry["channel"], row_key), place)
+            if first != place:
+                self._problem(f"{place}/row_key", "row_key_repeated", f"is also {first}'s")
+
+    def _steps(
+        self, steps: Sequence[DeliveryRequest], parent: _Inherited, place: str
+    ) -> list[Entry]:
+        return [self.entry(step, parent, f"{place}/{at}") for at, step in enumerate(steps)]
+
+    def _complete(
+        self, delivery: DeliveryRequest, channel: Channel, parent: _Inherited
+    ) -> _Inherited:
+        same_channel = parent.channel is not None and parent.channel.name == channel.name
+        recipient = delivery.recipient
+        if recipient is None and parent.channel is not None and _agree(parent.channel, channel):
+            recipient = parent.recipient
+        return _Inherited(
+            channel=channel,
+            recipient=recipient,
+            template_code=_first(
+                delivery.template_code, parent.template_code if same_channel else None
+            ),
+            title=_first(delivery.title, parent.title),
+            message=_first(delivery.message, parent.message),
+            payload=_first(delivery.payload, parent.payload if same_channel else None),
+            guard=_first(delivery.guard, parent.guard),
+        )
+
+    def _check(self, own: _Inherited, delivery: DeliveryRequest, place: str) -> None:
+        for name in ("title", "message"):
+            if delivery.payload is not None and name in delivery.payload:
+                self._problem(
+                    f"{place}/payload/{name}", "reserved", f"belongs into the delivery's {name}"
+                )
+        recipient = own.recipient
+        if recipient is not None and len(recipient) * 4 > RECIPIENT_BYTES:  # noqa: SIM102
+            if len(recipient.encode("utf-8", "surrogatepass")) > RECIPIENT_BYTES:
+                self._problem(
+                    f"{place}/recipient", "too_long", f"has more than {RECIPIENT_BYTES} bytes"
+                )
+        assert own.channel is not None
+        draft = Draft(
+            recipient=own.recipient,
+            title=_first(own.title, self._request.title),
+            message=_first(own.message, self._request.message),
+            template_code=own.template_code,
+            payload=own.payload or {},
+        )
+        for problem in own.channel.check(draft):
+            self._problem(place + problem.place, problem.code, problem.message)
+
+    def _problem(self, place: str, code: str, message: str) -> None:
+        self.problems.append(FieldProblem(place, code, message))
+
+
+def _agree(parent: Channel, child: Channel) -> bool:
+    return child.recipient_kind in (parent.recipient_kind, RecipientKind.ANY)
+
+
+def _stored_payload(own: _Inherited) -> dict[str, Any]:
+    payload = dict(own.payload or {})
+    if own.title is not None:
+        payload["title"] = own.title
+    if own.message is not None:
+        payload["message"] = own.message
+    return payload
+
+
+def _size(delivery: DeliveryRequest) -> int:
+    return 1 + sum(_size(step) for step in (*delivery.then, *delivery.fallback))
+
+
+def _walk(entries: Sequence[Entry], place: str) -> Iterator[tuple[str, Entry]]:
+    for at, entry in enumerate(entries):
+        here = f"{place}/{at}"
+        yield here, entry
+        for name in ("then", "fallback"):
+            if steps := entry.get(name):
+                yield from _walk(steps, f"{here}/{name}")
+
+
+def _first(own: Any, inherited: Any) -> Any:
+    return own if own is not None else inherited

@@ -1,0 +1,163 @@
+"""The hub's HTTP routes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic_core import to_json
+from starlette.types import Receive, Scope, Send
+
+from allim.base.errors import NotFound
+from allim.channels.channel import Channel
+from allim.hub.coalescer import Coalescer
+from allim.hub.creation import Created, prepare
+from allim.hub.model import (
+    MAX_BIGINT,
+    ChannelName,
+    NotificationRequest,
+    Recipient,
+    RowKey,
+    TenantId,
+    Word,
+)
+from allim.hub.reading import PAGE_LIMIT, DeliveryFilter, NotificationFilter, Reader
+from allim.hub.status import DeliveryStatus, NotificationStatus
+from allim.hub.views import DeliveryView, NotificationSummary, NotificationView, Page
+from allim.web.access import PRINCIPAL, AccessScope, Principal, requires
+from allim.web.bodies import read_json_body
+from allim.web.problems import Unauthenticated
+
+DeliveryId = Annotated[int, Path(ge=1, le=MAX_BIGINT)]
+Reading = Annotated[Principal, Depends(requires(AccessScope.READ))]
+
+
+class CreateNotification:
+    """`POST /notifications`, as plain ASGI: the one route whose speed is promised."""
+
+    def __init__(self, channels: Mapping[str, Channel], coalescer: Coalescer) -> None:
+        self._channels = channels
+        self._coalescer = coalescer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        principal = scope.get(PRINCIPAL)
+        if principal is None:
+            raise Unauthenticated("unauthenticated", "an API key is needed")
+        principal.require(AccessScope.SEND)
+        body = await read_json_body(scope, receive)
+        request = NotificationRequest.model_validate_json(body)
+        key = traceparent = None
+        for name, value in scope["headers"]:
+            if name == b"idempotency-key":
+                key = value.decode("latin-1")
+            elif name == b"traceparent":
+                traceparent = value.decode("latin-1")
+        prepared = prepare(
+            request,
+            self._channels,
+            tenant_id=principal.tenant_id,
+            idempotency_key=key,
+            traceparent=traceparent,
+        )
+        created = await self._coalescer.store(prepared)
+        answer = created_json(created)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(answer)).encode()),
+            (b"location", f"/notifications/{created.id}".encode()),
+        ]
+        if created.replayed:
+            headers.append((b"idempotency-replayed", b"true"))
+        await send({"type": "http.response.start", "status": 202, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+
+def created_json(created: Created) -> bytes:
+    """The answer to a request that created a notification, or had created it before."""
+    return to_json(
+        {
+            "id": created.id,
+            "status": created.status,
+            "created_at": created.created_at,
+            "deliveries": [
+                {"id": d.id, "channel": d.channel, "recipient": d.recipient, "status": d.status}
+                for d in created.deliveries
+            ],
+        }
+    )
+
+
+class _Listing(BaseModel):
+    # A misspelt filter would otherwise answer with everything.
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(default=50, ge=1, le=PAGE_LIMIT)
+    cursor: Annotated[str, Field(max_length=100)] | None = None
+
+
+class NotificationQuery(_Listing):
+    """Query parameters of `GET /notifications`."""
+
+    status: list[NotificationStatus] | None = None
+    source: Word | None = None
+    type: Word | None = None
+    channel: ChannelName | None = None
+    recipient: Recipient | None = None
+    tenant_id: TenantId | None = None
+    since: AwareDatetime | None = Field(default=None, alias="from")
+    until: AwareDatetime | None = Field(default=None, alias="to")
+    q: Word | None = Field(default=None, description="Words in title, message, type or source")
+
+
+class DeliveryQuery(_Listing):
+    """Query parameters of `GET /deliveries`."""
+
+    status: list[DeliveryStatus] | None = None
+    channel: ChannelName | None = None
+    recipient: Recipient | None = None
+    notification_id: UUID | None = None
+    error_code: Word | None = None
+    tenant_id: TenantId | None = None
+    provider_id: Word | None = None
+    row_key: RowKey | None = None
+
+
+def reading_routes(reader: Reader) -> APIRouter:
+    """Routes that show notifications and deliveries."""
+    router = APIRouter(tags=["notifications"])
+
+    @router.get("/notifications", summary="List notifications, newest first")
+    async def list_notifications(
+        query: Annotated[NotificationQuery, Query()], principal: Reading
+    ) -> Page[NotificationSummary]:
+        wanted = NotificationFilter(**_filters(query, principal))
+        return await reader.notifications(wanted, limit=query.limit, cursor=query.cursor)
+
+    @router.get("/notifications/{notification_id}", summary="One notification")
+    async def show_notification(notification_id: UUID, principal: Reading) -> NotificationView:
+        return await reader.notification(notification_id, principal.tenant_id)
+
+    @router.get("/deliveries", summary="List deliveries, newest first", tags=["deliveries"])
+    async def list_deliveries(
+        query: Annotated[DeliveryQuery, Query()], principal: Reading
+    ) -> Page[DeliveryView]:
+        wanted = DeliveryFilter(**_filters(query, principal))
+        return await reader.deliveries(wanted, limit=query.limit, cursor=query.cursor)
+
+    @router.get("/deliveries/{delivery_id}", summary="One delivery", tags=["deliveries"])
+    async def show_delivery(delivery_id: DeliveryId, principal: Reading) -> DeliveryView:
+        return await reader.delivery(delivery_id, principal.tenant_id)
+
+    return router
+
+
+def _filters(query: _Listing, principal: Principal) -> dict[str, Any]:
+    filters = query.model_dump(exclude={"limit", "cursor"}, exclude_none=True)
+    own = principal.tenant_id
+    if own is not None and filters.setdefault("tenant_id", own) != own:
+        raise NotFound("tenant_not_found", "this key sees one tenant only, and not that one")
+    return filters

@@ -1,0 +1,136 @@
+"""What the API shows: notifications, deliveries, attempts, and pages of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, TypeVar
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+
+from allim.hub.model import PRIORITIES, Priority
+from allim.hub.status import DeliveryStatus, NotificationStatus, Step
+
+Moment = Annotated[datetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+_Priority = Annotated[
+    Priority, BeforeValidator(lambda rank: PRIORITIES[rank] if isinstance(rank, int) else rank)
+]
+
+
+class AttemptView(BaseModel):
+    """One try to send a delivery."""
+
+    attempt_no: int
+    started_at: Moment
+    finished_at: Moment | None
+    outcome: str | None = Field(description="Null while it is under way")
+    http_status: int | None
+    error_code: str | None
+    error: str | None
+    provider_id: str | None
+    response: str | None = Field(description="What the other side answered, cut")
+    worker: str
+
+
+class DeliveryLine(BaseModel):
+    """One delivery in short."""
+
+    id: int
+    channel: str
+    recipient: str | None
+    status: DeliveryStatus
+
+
+class DeliveryView(DeliveryLine):
+    """One delivery with everything that happened to it."""
+
+    notification_id: UUID
+    parent_id: int | None
+    step: Step
+    superseded_by: int | None = Field(description="The delivery that took its place")
+    tenant_id: int | None
+    template_code: str | None
+    payload: dict[str, Any]
+    row_key: str | None
+    priority: _Priority
+    attempt_count: int
+    retry_count: int
+    rescue_count: int
+    max_attempts: int
+    next_retry_at: Moment | None
+    expires_at: Moment | None
+    last_error: str | None
+    error_code: str | None
+    provider_id: str | None
+    provider_message_id: str | None
+    receipt_status: str | None
+    receipt_at: Moment | None
+    sent_at: Moment | None
+    guard: dict[str, Any] | None
+    then: list[dict[str, Any]] | None = Field(description="What follows its success")
+    fallback: list[dict[str, Any]] | None = Field(description="What follows its failure")
+    created_at: Moment
+    updated_at: Moment
+    attempts: list[AttemptView]
+
+
+class _Notification(BaseModel):
+    id: UUID
+    status: NotificationStatus
+    tenant_id: int | None
+    source: str
+    type: str
+    title: str | None
+    message: str | None
+    data: dict[str, Any]
+    priority: _Priority
+    idempotency_key: str | None
+    scheduled_at: Moment | None
+    expires_at: Moment | None
+    canceled_at: Moment | None
+    traceparent: str | None
+    created_at: Moment
+
+
+class NotificationSummary(_Notification):
+    """A notification as listings show it."""
+
+    deliveries: list[DeliveryLine]
+
+
+class NotificationView(_Notification):
+    """A notification with its deliveries and their attempts."""
+
+    deliveries: list[DeliveryView]
+
+
+Item = TypeVar("Item")
+
+
+class Page(BaseModel, Generic[Item]):
+    """Part of a listing; `next` is the cursor of the next part, null at the end.
+
+    A page may be short, even empty, before the end: what no index can find is looked for
+    in steps.
+    """
+
+    items: list[Item]
+    next: str | None
+
+
+class CreatedDeliveryView(BaseModel):
+    """A delivery as it was created."""
+
+    id: int
+    channel: str
+    recipient: str | None
+    status: DeliveryStatus
+
+
+class CreatedView(BaseModel):
+    """A notification as it was created."""
+
+    id: UUID
+    status: NotificationStatus
+    created_at: Moment
+    deliveries: list[CreatedDeliveryView]

@@ -1,0 +1,1 @@
+"""What every HTTP route of Allim shares: problems, access, bodies."""

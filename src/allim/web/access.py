@@ -1,0 +1,250 @@
+"""Who may ask for what: principals, scopes, and the middleware that checks both.
+
+With no API key anywhere, every request is let in, and the server may only listen on loopback
+addresses. Once a key exists, every route but the exempt ones needs one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from allim.base.errors import ConfigurationError, Forbidden
+from allim.web.bodies import BODY_LIMIT, check_declared_size, too_large
+from allim.web.problems import Refused, Unauthenticated, problem_of
+
+PRINCIPAL = "allim.principal"
+"""Where the middleware puts the principal in the ASGI scope."""
+
+EXEMPT_PREFIXES = ("/health/", "/receipts/", "/login", "/static/")
+"""Paths that need no key: probes, provider receipts (own secret), the login page and its files."""
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+_SECURITY_HEADERS: list[tuple[bytes, bytes]] = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (
+        b"content-security-policy",
+        b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    ),
+]
+
+
+class AccessScope(StrEnum):
+    """What a key allows. ADMIN allows everything, OPERATE also allows READ."""
+
+    SEND = "send"
+    READ = "read"
+    OPERATE = "operate"
+    ADMIN = "admin"
+
+
+_IMPLIED = {
+    AccessScope.ADMIN: frozenset(AccessScope),
+    AccessScope.OPERATE: frozenset({AccessScope.OPERATE, AccessScope.READ}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Whoever asks: the name of its key, what the key allows, and the one tenant it may see."""
+
+    name: str
+    scopes: frozenset[AccessScope]
+    tenant_id: int | None = None
+
+    @classmethod
+    def of(cls, name: str, scopes: Sequence[AccessScope], tenant_id: int | None) -> Principal:
+        """A principal with every scope that `scopes` imply."""
+        implied: set[AccessScope] = set()
+        for scope in scopes:
+            implied |= _IMPLIED.get(scope, frozenset({scope}))
+        return cls(name, frozenset(implied), tenant_id)
+
+    def require(self, scope: AccessScope) -> None:
+        """Raise Forbidden, naming the scope, unless the key allows it."""
+        if scope not in self.scopes:
+            raise Forbidden("missing_scope", f"this key does not have the scope {scope.value!r}")
+
+
+ANYBODY = Principal("anybody", frozenset(AccessScope))
+"""Who asks where no key is configured."""
+
+
+class KeyRing(Protocol):
+    """Knows the keys."""
+
+    async def authenticate(self, authorization: bytes | None) -> Principal | None:
+        """The principal of an `Authorization` header.
+
+        ANYBODY where there are no keys at all; None where there are and this is none of them.
+        """
+
+
+def principal_of(connection: HTTPConnection) -> Principal:
+    """The principal that the middleware found."""
+    principal = connection.scope.get(PRINCIPAL)
+    if not isinstance(principal, Principal):
+        raise Unauthenticated("unauthenticated", "an API key is needed")
+    return principal
+
+
+def requires(scope: AccessScope) -> Callable[[HTTPConnection], Awaitable[Principal]]:
+    """A FastAPI dependency: the principal, who must have `scope`."""
+
+    async def check(connection: HTTPConnection) -> Principal:
+        principal = principal_of(connection)
+        principal.require(scope)
+        return principal
+
+    return check
+
+
+def refuse_open_bind(host: str, keys_exist: bool) -> None:
+    """Raise ConfigurationError for a server without keys that others could reach."""
+    if keys_exist or _is_loopback(host):
+        return
+    raise ConfigurationError(
+        f"ALLIM_HOST={host} can be reached from outside, but there is no API key: create one with"
+        " `allim key create`, set ALLIM_API_KEYS, or listen on 127.0.0.1"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class AccessMiddleware:
+    """Checks host, origin, size and key of every request, and answers what goes wrong.
+
+    Pure ASGI: it stands before every request. `body_limits` gives single paths another
+    limit (bytes).
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: KeyRing,
+        allowed_hosts: Sequence[str],
+        body_limits: dict[str, int] | None = None,
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._any_host = "*" in allowed_hosts
+        self._hosts = frozenset(host.lower() for host in allowed_hosts)
+        self._suffixes = tuple(host[1:].lower() for host in allowed_hosts if host[:2] == "*.")
+        self._body_limits = body_limits or {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                return
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def send_secured(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = list(message.get("headers", ()))
+                present = {name for name, _ in headers}
+                headers += [pair for pair in _SECURITY_HEADERS if pair[0] not in present]
+                if message["status"] == 413:
+                    # Or the server would go on reading what nobody wants.
+                    headers.append((b"connection", b"close"))
+                message["headers"] = headers
+            await send(message)
+
+        try:
+            await self._admit(scope)
+            await self._app(scope, self._limited(scope, receive), send_secured)
+        except ClientDisconnect:
+            return
+        except (
+            Exception
+        ) as error:  # The outermost boundary: whatever it is, the client hears of it.
+            if started:
+                raise
+            await problem_of(error)(scope, receive, send_secured)
+
+    async def _admit(self, scope: Scope) -> None:
+        path: str = scope["path"]
+        host = origin = site = authorization = None
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value
+            elif name == b"authorization":
+                authorization = value
+            elif name == b"origin":
+                origin = value
+            elif name == b"sec-fetch-site":
+                site = value
+        exempt = path.startswith(EXEMPT_PREFIXES)
+        if not self._any_host and not path.startswith("/health/"):
+            self._check_host(host)
+        if scope["method"] not in _SAFE_METHODS:
+            _check_same_site(host, origin, site)
+        if exempt:
+            return
+        principal = await self._keys.authenticate(authorization)
+        if principal is None:
+            raise Unauthenticated(
+                "unauthenticated",
+                "the API key is not known" if authorization else "an API key is needed",
+            )
+        scope[PRINCIPAL] = principal
+
+    def _check_host(self, host: bytes | None) -> None:
+        name = (host or b"").decode("latin-1").lower()
+        bare = name if name.endswith("]") else name.rsplit(":", 1)[0]
+        if bare in self._hosts or (self._suffixes and bare.endswith(self._suffixes)):
+            return
+        raise Refused(400, "host_not_allowed", "the Host header is not one of ALLIM_ALLOWED_HOSTS")
+
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
+        if scope["method"] in _SAFE_METHODS:
+            return receive
+        limit = self._body_limits.get(scope["path"], BODY_LIMIT)
+        check_declared_size(scope, limit)
+        seen = 0
+
+        async def receive_limited() -> Message:
+            nonlocal seen
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > limit:
+                    raise too_large(limit)
+            return message
+
+        return receive_limited
+
+
+def _check_same_site(host: bytes | None, origin: bytes | None, site: bytes | None) -> None:
+    """Refuse what a page of another site makes a browser send: it would come with our trust."""
+    crossing = site is not None and site not in (b"same-origin", b"none")
+    if origin is not None and not crossing:
+        theirs = urlsplit(origin.decode("latin-1")).netloc.lower()
+        crossing = theirs != (host or b"").decode("latin-1").lower()
+    if crossing:
+        raise Refused(403, "cross_site", "requests from pages of other sites are refused")

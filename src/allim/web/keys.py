@@ -1,0 +1,234 @@
+"""API keys: from `ALLIM_API_KEYS` and from the table `api_key`, which keeps only their hashes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from allim.base.clock import SYSTEM_CLOCK, Clock
+from allim.base.errors import ConfigurationError, DatabaseUnavailable, FieldProblem, InvalidRequest
+from allim.base.settings import Environment, SettingsGroup
+from allim.database.pool import Database
+from allim.database.statements import Statements
+from allim.web.access import ANYBODY, LOOPBACK_NAMES, AccessScope, Principal
+
+SQL = Statements.load("allim.web", "keys.sql")
+
+KEY_PREFIX = "allim_"
+SHORTEST_SECRET = 16
+CACHE_SECONDS = 3.0
+"""How long a key that was just created or revoked may go unnoticed."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class AccessSettings(SettingsGroup):
+    """Where the API listens and who may use it."""
+
+    allim_host: str = "127.0.0.1"
+    allim_port: int = 18080
+    allim_api_keys: str | None = None
+    allim_allowed_hosts: str | None = None
+
+    def allowed_hosts(self) -> Sequence[str]:
+        """Names that a Host header may have: as set, else loopback names and ALLIM_HOST."""
+        if self.allim_allowed_hosts is not None:
+            return [h.strip() for h in self.allim_allowed_hosts.split(",") if h.strip()]
+        host = self.allim_host
+        return sorted(LOOPBACK_NAMES | {f"[{host}]" if ":" in host else host})
+
+
+def read_keys(setting: str | None) -> Mapping[bytes, Principal]:
+    """The principals of `ALLIM_API_KEYS`, by the SHA-256 of their secrets.
+
+    The form is ``name:secret:scope+scope[:tenant]``, several with commas between.
+    Raises ConfigurationError, which never shows a secret.
+    """
+    keys: dict[bytes, Principal] = {}
+    for at, entry in enumerate((setting or "").split(","), start=1):
+        if not entry.strip():
+            continue
+        name, principal, secret = _read_key(entry.strip(), at)
+        digest = _digest(secret)
+        if digest in keys:
+            raise ConfigurationError(f"ALLIM_API_KEYS: key {name!r} has another key's secret")
+        keys[digest] = principal
+    return keys
+
+
+def _read_key(entry: str, at: int) -> tuple[str, Principal, str]:
+    parts = entry.split(":")
+    if len(parts) not in (3, 4):
+        raise ConfigurationError(
+            f"ALLIM_API_KEYS: entry {at} must be name:secret:scope+scope[:tenant]"
+        )
+    name, secret, scopes = parts[:3]
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(f"ALLIM_API_KEYS: entry {at} needs a name of letters and digits")
+    if len(secret) < SHORTEST_SECRET:
+        raise ConfigurationError(
+            f"ALLIM_API_KEYS: the secret of {name!r} needs {SHORTEST_SECRET} characters or more"
+        )
+    tenant = None
+    if len(parts) == 4:
+        if not parts[3].isascii() or not parts[3].isdigit() or not 0 < int(parts[3]) < 2**63:
+            raise ConfigurationError(f"ALLIM_API_KEYS: the tenant of {name!r} must be a number")
+        tenant = int(parts[3])
+    try:
+        known = [AccessScope(scope) for scope in scopes.split("+")]
+    except ValueError:
+        raise ConfigurationError(
+            f"ALLIM_API_KEYS: the scopes of {name!r} must be among {', '.join(AccessScope)}"
+        ) from None
+    return name, Principal.of(name, known, tenant), secret
+
+
+class ApiKeys:
+    """The keys of settings and table together; the table is read again every few seconds."""
+
+    def __init__(
+        self,
+        database: Database,
+        configured: Mapping[bytes, Principal],
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._database = database
+        self._configured = configured
+        self._clock = clock
+        self._stored: Mapping[bytes, Principal] | None = None
+        self._fresh_until = -1.0
+        self._reading: asyncio.Task[None] | None = None
+
+    async def exist(self) -> bool:
+        """Whether there is any key at all."""
+        await self._freshen()
+        return bool(self._configured or self._stored)
+
+    async def authenticate(self, authorization: bytes | None) -> Principal | None:
+        """The principal of an `Authorization` header; see `access.KeyRing`.
+
+        Raises DatabaseUnavailable when the table was never read and cannot be.
+        """
+        if self._clock() >= self._fresh_until:
+            await self._freshen()
+        if not self._configured and not self._stored:
+            return ANYBODY
+        if authorization is None:
+            return None
+        scheme, _, token = authorization.partition(b" ")
+        if scheme.lower() != b"bearer":
+            return None
+        digest = hashlib.sha256(token.strip()).digest()
+        for keys in (self._configured, self._stored or {}):
+            # The digest of a guess tells nothing of how near it was, so a lookup leaks nothing.
+            if (principal := keys.get(digest)) is not None:
+                return principal
+        return None
+
+    async def _freshen(self) -> None:
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read())
+            self._reading.add_done_callback(self._read_ended)
+        # Shielded: a client that goes away must not stop what others wait for.
+        await asyncio.shield(self._reading)
+
+    def _read_ended(self, reading: asyncio.Task[None]) -> None:
+        self._reading = None
+        if not reading.cancelled():
+            reading.exception()
+
+    async def _read(self) -> None:
+        try:
+            rows = await self._database.fetch(SQL["live_keys"])
+        except DatabaseUnavailable:
+            # Without the database no request gets far; but a probe with a known key may.
+            if self._stored is None:
+                raise
+        else:
+            self._stored = {
+                bytes(key_hash): Principal.of(name, [AccessScope(s) for s in scopes], tenant)
+                for name, key_hash, scopes, tenant in rows
+            }
+        self._fresh_until = self._clock() + CACHE_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A key of the table, without its secret."""
+
+    id: int
+    name: str
+    scopes: Sequence[AccessScope]
+    tenant_id: int | None
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+async def create_key(
+    database: Database,
+    name: str,
+    scopes: Sequence[AccessScope],
+    *,
+    tenant_id: int | None = None,
+) -> str:
+    """Create a key and answer with its token, which is shown this once and stored as a hash.
+
+    Raises InvalidRequest for a name or scopes that cannot be.
+    """
+    problems = []
+    if not _NAME.fullmatch(name):
+        problems.append(FieldProblem("/name", "name", "must be 1 to 64 letters and digits"))
+    if not scopes:
+        problems.append(FieldProblem("/scopes", "missing", "needs one scope or more"))
+    if tenant_id is not None and not 0 < tenant_id < 2**63:
+        problems.append(FieldProblem("/tenant_id", "range", "must be a positive number"))
+    if problems:
+        raise InvalidRequest(problems)
+    token = KEY_PREFIX + secrets.token_urlsafe(32)
+    await database.fetch(
+        SQL["create_key"],
+        {
+            "name": name,
+            "key_hash": _digest(token),
+            "scopes": [scope.value for scope in scopes],
+            "tenant_id": tenant_id,
+        },
+    )
+    return token
+
+
+async def list_keys(database: Database) -> Sequence[StoredKey]:
+    """Every key of the table, revoked ones too."""
+    return [
+        StoredKey(identity, name, [AccessScope(s) for s in scopes], tenant, created, revoked)
+        for identity, name, scopes, tenant, created, revoked in await database.fetch(
+            SQL["list_keys"]
+        )
+    ]
+
+
+async def revoke_key(database: Database, identity: int) -> bool:
+    """Revoke a key; False when there is none, or it was revoked before."""
+    return bool(await database.fetch(SQL["revoke_key"], {"id": identity}))
+
+
+def same_secret(given: str, expected: str) -> bool:
+    """Whether two secrets are the same, in a time that does not depend on where they differ."""
+    return hmac.compare_digest(given.encode(), expected.encode())
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+async def keys_exist(database: Database, environment: Environment) -> bool:
+    """Whether any key is configured or stored: what `access.refuse_open_bind` asks for."""
+    configured = read_keys(environment.read(AccessSettings).allim_api_keys)
+    return await ApiKeys(database, configured).exist()
