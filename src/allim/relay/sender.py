@@ -57,6 +57,10 @@ class Sender(Protocol[Content]):
     def limits(self) -> SendingLimits:
         """How this sender wants to be called."""
 
+    @property
+    def only_target(self) -> str | None:
+        """The one target, where there is only one: while its breaker is open nothing is claimed."""
+
     def target(self, content: Content) -> str:
         """Who is called: what rate, breaker and concurrency are kept by (host, webhook, server).
 

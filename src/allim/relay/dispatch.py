@@ -1,0 +1,285 @@
+"""Sending claimed work: by target, at its rate, with its breaker, within its lease."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from typing import Any, Generic
+
+from allim.base.clock import Clock
+from allim.base.errors import DatabaseUnavailable
+from allim.relay.limits import RelayLimits
+from allim.relay.observer import Observer
+from allim.relay.outcomes import Outcome
+from allim.relay.rates import Overflow, RateKeeper
+from allim.relay.sender import RecordProviderId, Sender
+from allim.relay.settlement import decide
+from allim.relay.settler import Settler
+from allim.relay.targets import Target, Targets
+from allim.relay.work import Content, Work
+
+log = logging.getLogger("allim.relay.dispatch")
+
+RESCUES_WITHOUT_ANSWER = 20
+"""After this many rescues nobody is asked any more: asking itself may be what kills relays."""
+
+
+class Dispatch(Generic[Content]):
+    """Sends the claimed work of one lane and hands every outcome to the settler."""
+
+    def __init__(
+        self,
+        lane: str,
+        sender: Sender[Content],
+        record: RecordProviderId[Content],
+        settler: Settler[Content],
+        *,
+        limits: RelayLimits,
+        rates: RateKeeper,
+        observer: Observer,
+        clock: Clock,
+    ) -> None:
+        self._lane = lane
+        self._sender = sender
+        self._sending = sender.limits
+        self._record = record
+        self._settler = settler
+        self._limits = limits
+        self._rates = rates
+        self._overflow = Overflow(clock)
+        self._observer = observer
+        self._clock = clock
+        concurrency = self._sending.concurrency
+        shared = concurrency if sender.only_target is not None else max(concurrency // 4, 1)
+        self.targets: Targets[Content] = Targets(
+            self._sending.per_target or shared, limits.breaker, clock
+        )
+        self._places = asyncio.Semaphore(concurrency)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._patience_timer: asyncio.TimerHandle | None = None
+        self._stopping = False
+
+    @property
+    def window(self) -> int:
+        """How much work the lane may have claimed and not settled at a time."""
+        return 4 * self._sending.concurrency * self._sending.batch
+
+    def seconds_closed(self) -> float:
+        """Where the sender has one target: how long no claim makes sense, because it is closed."""
+        name = self._sender.only_target
+        return 0.0 if name is None else self.targets[name].seconds_closed()
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run something as part of this lane's work in flight."""
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def send(self, works: Sequence[Work[Content]]) -> None:
+        """Send works, each to its target when that is free."""
+        by_target: dict[str, list[Work[Content]]] = {}
+        for work in works:
+            by_target.setdefault(self._sender.target(work.content), []).append(work)
+        for name, of_target in by_target.items():
+            target = self.targets[name]
+            if self._sending.rate is None:
+                for batch in _batches(of_target, self._sending.batch):
+                    self._enqueue(target, batch)
+            else:
+                await self._send_in_line(target, of_target)
+
+    async def reconcile(self, work: Work[Content]) -> None:
+        """Ask the sender what became of a call whose end nobody saw, and settle that.
+
+        When asking fails nothing is settled: the lease runs out and it is asked again, since
+        not knowing must never look like «not sent».
+        """
+        outcome: Outcome | None
+        if work.rescues > RESCUES_WITHOUT_ANSWER:
+            outcome = Outcome.refused("crash_loop", f"{work.rescues} leases ran out over it")
+        else:
+            try:
+                async with asyncio.timeout(self._sending.call_timeout):
+                    outcome = await self._sender.reconcile(work)
+            except Exception as error:
+                # The sender's boundary, see above.
+                log.warning("reconcile of %d on lane %s failed: %r", work.id, self._lane, error)
+                self._settler.give_up([work])
+                return
+        if outcome is None:
+            outcome = Outcome.unknown("lease_expired", "the relay that sent it went away")
+        self.settle([work], [outcome])
+
+    def settle(
+        self,
+        works: Sequence[Work[Content]],
+        outcomes: Sequence[Outcome],
+        target: str = "",
+        seconds: float = 0.0,
+    ) -> None:
+        """Decide and hand over to the settler; one outcome may stand for all works."""
+        if len(outcomes) == 1 and len(works) > 1:
+            outcomes = [outcomes[0]] * len(works)
+        retry, at_most_once = self._sending.retry, self._sending.at_most_once
+        self._settler.put(
+            [
+                decide(work, outcome, retry, at_most_once=at_most_once)
+                for work, outcome in zip(works, outcomes, strict=True)
+            ],
+            target,
+            seconds,
+        )
+
+    async def stop(self, grace: float) -> None:
+        """Release what waits, give calls under way `grace` seconds, cut the rest short."""
+        self._stopping = True
+        for target in self.targets.with_waiting():
+            while target.waiting:
+                _, batch = target.waiting.popleft()
+                self.settle(batch, [Outcome.released()], target.name)
+        deadline = self._clock() + grace
+        while self._tasks and (left := deadline - self._clock()) > 0:
+            await asyncio.wait(list(self._tasks), timeout=left)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=1.0)
+        if self._patience_timer is not None:
+            self._patience_timer.cancel()
+
+    # Waiting for a target
+
+    async def _send_in_line(self, target: Target[Content], works: Sequence[Work[Content]]) -> None:
+        """Give each call its place in the rate; those whose turn is far off are snoozed."""
+        rate = self._sending.rate
+        assert rate is not None
+        for batch in _batches([work for work in works if work.reserved], self._sending.batch):
+            self._enqueue(target, batch)
+        batches = _batches([work for work in works if not work.reserved], self._sending.batch)
+        if not batches:
+            return
+        if (closed := target.seconds_closed()) > 0:
+            # No place in line is wasted on a target that is not called now.
+            for batch in batches:
+                self.settle(batch, [target.held_back() or Outcome.snooze("circuit_open", closed)])
+            return
+        key = f"{self._lane} {target.name}"
+        try:
+            waits = await self._rates.reserve(key, rate, len(batches))
+        except DatabaseUnavailable as error:
+            outcome = Outcome.fault("database_unavailable", str(error))
+            for batch in batches:
+                self.settle(batch, [outcome], target.name)
+            return
+        for batch, wait in zip(batches, waits, strict=False):
+            if wait <= 0:
+                self._enqueue(target, batch)
+            elif wait <= self._limits.patience:
+                self.start(self._enqueue_after(wait, target, batch))
+            else:
+                self.settle(batch, [Outcome.snooze("rate_limited", wait)], target.name)
+        for batch in batches[len(waits) :]:
+            wait = self._overflow.ask_again_in(key, rate)
+            self.settle(batch, [Outcome.snooze("rate_limit_queue", wait)], target.name)
+
+    async def _enqueue_after(
+        self, wait: float, target: Target[Content], batch: Sequence[Work[Content]]
+    ) -> None:
+        await asyncio.sleep(wait)
+        self._enqueue(target, batch)
+
+    def _enqueue(self, target: Target[Content], batch: Sequence[Work[Content]]) -> None:
+        target.waiting.append((self._clock(), batch))
+        if target.serving < target.places:
+            target.serving += 1
+            self.start(self._serve(target))
+        elif self._patience_timer is None:
+            self._watch_patience()
+
+    async def _serve(self, target: Target[Content]) -> None:
+        """Send what waits for a target, one call after the other, until nothing waits."""
+        try:
+            while target.waiting:
+                async with self._places:
+                    if not target.waiting:
+                        return
+                    _, batch = target.waiting.popleft()
+                    await self._send(target, batch)
+        finally:
+            target.serving -= 1
+
+    def _watch_patience(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._patience_timer = loop.call_later(self._limits.patience / 4, self._snooze_impatient)
+
+    def _snooze_impatient(self) -> None:
+        """Give back what waits too long, so that one slow target doesn't fill the lane."""
+        self._patience_timer = None
+        waiting = self.targets.with_waiting()
+        for target in waiting:
+            for batch, snooze in target.impatient(self._limits.patience):
+                self.settle(batch, [snooze], target.name)
+        if any(target.waiting for target in waiting):
+            self._watch_patience()
+
+    # Calling
+
+    async def _send(self, target: Target[Content], batch: Sequence[Work[Content]]) -> None:
+        """Make one call, unless the relay stops, the breaker is open or the lease is too short."""
+        if self._stopping:
+            self.settle(batch, [Outcome.released()], target.name)
+            return
+        began = self._clock()
+        ends_by = began + self._sending.call_timeout
+        late = [work for work in batch if work.deadline <= ends_by]
+        if late:
+            # No call may outlive its lease: what waited here too long is given back.
+            outcome = Outcome.snooze("lease_too_short", 0.0, "waited too long before the call")
+            self.settle(late, [outcome], target.name)
+            batch = [work for work in batch if work.deadline > ends_by]
+        if not batch:
+            return
+        if (held_back := target.held_back()) is not None:
+            self.settle(batch, [held_back], target.name)
+            return
+        outcomes = await self._call(batch)
+        seconds = self._clock() - began
+        if target.record(outcomes, seconds):
+            self._observer.breaker(self._lane, target.name, is_open=target.is_open)
+        self.settle(batch, outcomes, target.name, seconds)
+
+    async def _call(self, batch: Sequence[Work[Content]]) -> Sequence[Outcome]:
+        """The one place where the sender is called; whatever happens becomes outcomes."""
+        try:
+            async with asyncio.timeout(self._sending.call_timeout):
+                outcomes = await self._sender.send(batch, self._record)
+            if len(outcomes) == len(batch):
+                return outcomes
+            detail = f"{len(outcomes)} outcomes for {len(batch)} pieces of work"
+            log.error("the sender of lane %s answered %s", self._lane, detail)
+            cut_short = Outcome.unknown("sender_broken", detail)
+        except TimeoutError:
+            detail = f"no end within {self._sending.call_timeout:g} s"
+            cut_short = self._ambiguous(Outcome.retry("timeout", detail))
+        except asyncio.CancelledError:
+            cut_short = Outcome.unknown("shutdown", "the relay stopped during the call")
+        except DatabaseUnavailable as gone:
+            cut_short = self._ambiguous(Outcome.fault("database_unavailable", str(gone)))
+        except Exception as bug:
+            # The sender's boundary: a bug of ours must not cost the message a retry.
+            log.exception("the sender of lane %s failed", self._lane)
+            cut_short = self._ambiguous(Outcome.fault("internal_error", type(bug).__name__))
+        return [cut_short] * len(batch)
+
+    def _ambiguous(self, otherwise: Outcome) -> Outcome:
+        """At-most-once lanes never repeat a call that may have arrived."""
+        if not self._sending.at_most_once:
+            return otherwise
+        return Outcome.unknown(otherwise.code or "unknown", otherwise.detail)
+
+
+def _batches(works: Sequence[Work[Content]], size: int) -> Sequence[Sequence[Work[Content]]]:
+    if size == 1:
+        return [[work] for work in works]
+    return [works[start : start + size] for start in range(0, len(works), size)]
