@@ -24,6 +24,7 @@ from allim.database.embedded.postmaster import (
 from allim.database.embedded.sockets import DATABASE, PORT, SOCKET_NAME, USER
 
 POLL_SECONDS = 0.01
+SLOWEST_POLL_SECONDS = 0.5
 DEAF_SECONDS = 20.0
 RECOVERY_SECONDS = 3600.0
 NOTICE_SECONDS = 10.0
@@ -210,7 +211,8 @@ class Cluster:
                     now - began,
                     self.place.log,
                 )
-            time.sleep(POLL_SECONDS)
+            # The server writes each refusal to its log: ask less often as it takes longer.
+            time.sleep(min(max(POLL_SECONDS, (now - began) / 20), SLOWEST_POLL_SECONDS))
 
     def _conninfo(self) -> str:
         return psycopg.conninfo.make_conninfo(

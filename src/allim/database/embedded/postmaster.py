@@ -59,7 +59,7 @@ class Postmaster:
             if time.monotonic() > deadline:
                 raise EmbeddedServerError(
                     f"PostgreSQL (pid {self.pid}, data in {self.data}) was asked to stop "
-                    f"{STOP_SECONDS:.0f} s ago and is still at it; see {self.data.parent}/server.log."
+                    f"{STOP_SECONDS:.0f} s ago and still does not; see server.log there."
                 )
             time.sleep(POLL_SECONDS)
 
