@@ -26,7 +26,8 @@ def become(name: str) -> None:
 
 
 def answer(**fields: object) -> None:
-    print(json.dumps(fields), flush=True)
+    sys.stdout.write(f"{json.dumps(fields)}\n")
+    sys.stdout.flush()
 
 
 def main() -> None:

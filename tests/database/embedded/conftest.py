@@ -24,13 +24,6 @@ SCRIPT = Path(__file__).with_name("allim_process.py")
 DEADLINE_SECONDS = 60.0
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.geteuid() != 0:
-        for item in items:
-            if item.get_closest_marker("root") or "root" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="only root can change users"))
-
-
 class AllimProcess:
     """A running `allim_process.py`."""
 
@@ -121,8 +114,15 @@ def made_home() -> Iterator[Path]:
 
 
 @pytest.fixture
-def home(made_home: Path, workplace: Path) -> Path:
-    """A home with a database, whose server does not run; a copy, which is quicker to make."""
+def home(made_home: Path) -> Iterator[Path]:
+    """A home with a database, whose server does not run; others use it before and after."""
+    yield made_home
+    end_server(made_home / "postgres" / "data")
+
+
+@pytest.fixture
+def copied_home(made_home: Path, workplace: Path) -> Path:
+    """A home with a database to do as one pleases with."""
     subprocess.run(["cp", "-a", made_home, workplace / "home"], check=True)
     return workplace / "home"
 

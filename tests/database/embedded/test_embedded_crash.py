@@ -62,6 +62,7 @@ def test_no_acknowledged_row_is_lost_by_ten_kills(home: Path) -> None:
     acknowledged: list[int] = []
     with EmbeddedServer.open(home) as server:
         with psycopg.connect(server.url) as connection:
+            connection.execute("DROP TABLE IF EXISTS kept")
             connection.execute("CREATE TABLE kept (number int PRIMARY KEY)")
         for kill in range(KILLS):
             writers = [Writer(server.url, first=kill * 1_000_000 + k * 500_000) for k in range(2)]
@@ -120,7 +121,8 @@ def test_a_recovery_that_takes_long_is_waited_for(
     monkeypatch.setattr(cluster, "DEAF_SECONDS", 0.1)  # starting up is not deafness
     with EmbeddedServer.open(home) as server:
         with psycopg.connect(server.url, autocommit=True) as connection:
-            connection.execute("CREATE TABLE kept AS SELECT generate_series(1, 300000) AS number")
+            connection.execute("DROP TABLE IF EXISTS kept")
+            connection.execute("CREATE TABLE kept AS SELECT generate_series(1, 150000) AS number")
             connection.execute("UPDATE kept SET number = number + 1")
         kill_all_of(server.data)
 
@@ -137,7 +139,8 @@ def test_a_recovery_that_takes_long_is_waited_for(
             opening.result(60).close()
 
         with psycopg.connect(server.url) as connection:
-            assert connection.execute("SELECT count(*) FROM kept").fetchone() == (300000,)
+            assert connection.execute("SELECT count(*) FROM kept").fetchone() == (150000,)
+            connection.execute("DROP TABLE kept")
 
 
 def frozen_startup_process(data: Path, wait_until: WaitUntil) -> int:
@@ -158,14 +161,16 @@ def frozen_startup_process(data: Path, wait_until: WaitUntil) -> int:
     return found[0]
 
 
-def test_a_server_that_dies_while_starting_is_an_error_with_its_last_words(home: Path) -> None:
-    settings = home / "postgres" / "data" / "postgresql.conf"
+def test_a_server_that_dies_while_starting_is_an_error_with_its_last_words(
+    copied_home: Path,
+) -> None:
+    settings = copied_home / "postgres" / "data" / "postgresql.conf"
     settings.write_text(settings.read_text() + "\nno_such_setting = 1\n")
 
     with pytest.raises(EmbeddedServerError, match="no_such_setting") as caught:
-        EmbeddedServer.open(home)
+        EmbeddedServer.open(copied_home)
 
-    assert str(home / "postgres" / "server.log") in str(caught.value)
+    assert str(copied_home / "postgres" / "server.log") in str(caught.value)
 
 
 def test_a_server_that_was_killed_is_started_again_by_opening(home: Path, value: Value) -> None:

@@ -70,12 +70,8 @@ def test_stopping_leaves_another_program_alone(home: Path, stranger: subprocess.
     assert stranger.poll() is None
 
 
-def test_a_pid_of_the_server_of_another_home(
-    home: Path, made_home: Path, workplace: Path, value: Value
-) -> None:
-    other_home = workplace / "other"
-    subprocess.run(["cp", "-a", made_home, other_home], check=True)
-    with EmbeddedServer.open(other_home) as other:
+def test_a_pid_of_the_server_of_another_home(home: Path, copied_home: Path, value: Value) -> None:
+    with EmbeddedServer.open(copied_home) as other:
         its_postmaster = Postmaster.of(other.data)
         assert its_postmaster is not None
         left_behind(home, its_postmaster.pid)

@@ -34,7 +34,7 @@ class Installation:
 
     @property
     def major(self) -> int:
-        return int(self.version.partition(".")[0])
+        return _major_of(self.version)
 
     @property
     def postgres(self) -> Path:
@@ -171,7 +171,12 @@ def _look(programs: Path, *, source: str) -> Installation | None:
         ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
-    version = re.search(r"\b(\d+)[\w.]*", answer)
-    if version is None or int(version[1]) < OLDEST_MAJOR:
+    version = re.search(r"\b\d+[\w.]*", answer)
+    if version is None or _major_of(version[0]) < OLDEST_MAJOR:
         return None
     return Installation(programs=programs, version=version[0], source=source)
+
+
+def _major_of(version: str) -> int:
+    digits = re.match(r"\d+", version)  # "18.4", but also "19beta1"
+    return int(digits[0]) if digits else 0

@@ -13,6 +13,7 @@ from typing import Self
 
 from allim.base.errors import EmbeddedServerError
 from allim.database.embedded import binaries, places, sockets
+from allim.database.embedded.account import Account
 from allim.database.embedded.binaries import Installation
 from allim.database.embedded.cluster import Cluster
 from allim.database.embedded.lock import FileLock, alone, holders
@@ -103,7 +104,12 @@ class EmbeddedServer:
             with alone(_starting(self.home)):
                 self._leave(leave_running=leave_running)
         except FileNotFoundError:
-            log.warning("%s is gone; its server ends by itself within a minute", self.home)
+            self._using.close()
+            log.warning(
+                "%s is gone, so its server was not stopped: it ends by itself within a minute "
+                "where the files were deleted, and goes on where they were moved",
+                self.home,
+            )
 
     @classmethod
     def stop(cls, home: Path, *, even_if_used: bool = False) -> bool:
@@ -192,6 +198,7 @@ def _said_of(home: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise EmbeddedServerError(
-            f"cannot keep a database in {home}: {error}. Check that the directory can be written "
-            f"by user {os.geteuid()} and that its disk is not full, or set ALLIM_HOME to another."
+            f"cannot keep a database in {home}: {error}. Check that user "
+            f"{Account.current().name} can write there and that the disk is not full, or set "
+            "ALLIM_HOME to another directory."
         ) from error
