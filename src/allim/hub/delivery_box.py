@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+from uuid import uuid4
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -74,8 +75,10 @@ class DeliveryBox:
         marks = self._marks_of(lane)
         asked_from = marks.current()
         deadline = self._clock() + lease
+        token = str(uuid4())
         parameters = {
             "channel": lane,
+            "token": token,
             "limit": limit,
             "marks": asked_from,
             "worker": worker,
@@ -84,13 +87,13 @@ class DeliveryBox:
         refused: Mapping[int, Outcome] = {}
         if policy is None:
             rows = await self._database.run_pinned(STATEMENTS["claim"], parameters)
-            works = _works(rows, lane, deadline)
+            works = _works(rows, lane, token, deadline)
         else:
             async with self._database.transaction(pinned=True) as tx:
                 cursor = tx.cursor(binary=True)
                 await cursor.execute(STATEMENTS["claim"], parameters)
                 rows = await cursor.fetchall()
-                works = _works(rows, lane, deadline)
+                works = _works(rows, lane, token, deadline)
                 if works:
                     refused = await policy.on_attempt(tx, works)
         reached, snapshot, unlisted, more_timed = rows[0][:4]
@@ -154,11 +157,12 @@ class DeliveryBox:
     ) -> Sequence[Work[Message]]:
         """Take over deliveries whose lease ran out."""
         deadline = self._clock() + lease
+        token = str(uuid4())
         rows = await self._database.run_pinned(
             STATEMENTS["rescue"],
-            {"channel": lane, "limit": limit, "lease": lease, "worker": worker},
+            {"channel": lane, "token": token, "limit": limit, "lease": lease, "worker": worker},
         )
-        return _works(rows, lane, deadline)
+        return _works(rows, lane, token, deadline)
 
     async def expire(self) -> int:
         """Move deliveries past their `expires_at` to EXPIRED."""
@@ -255,12 +259,11 @@ class _DeliveryLeaseKeeper:
         return self._connection
 
 
-def _works(rows: Sequence[TupleRow], lane: str, deadline: float) -> list[Work[Message]]:
+def _works(rows: Sequence[TupleRow], lane: str, token: str, deadline: float) -> list[Work[Message]]:
     works: list[Work[Message]] = []
     for row in rows:
         (
             delivery_id,
-            claim_token,
             attempts,
             retry_count,
             max_attempts,
@@ -309,7 +312,7 @@ def _works(rows: Sequence[TupleRow], lane: str, deadline: float) -> list[Work[Me
         works.append(
             ClaimedDelivery(
                 id=delivery_id,
-                claim_token=claim_token,
+                claim_token=token,
                 attempt_no=attempts,
                 retry_count=retry_count,
                 max_attempts=max_attempts,

@@ -6,6 +6,7 @@
 -- Needs delivery_timed and delivery_new. now() and not clock_timestamp(): a volatile function
 -- is no index condition. The marks (one per priority) let it pass over what was claimed
 -- before; the first row tells the new marks and the snapshot by which they are followed.
+-- One token proves the whole claim; a rescue gives each row another.
 -- `passed_over` holds a mark back at work that another transaction has locked: it may roll back.
 WITH timed AS MATERIALIZED (
     SELECT id FROM delivery
@@ -51,7 +52,7 @@ WITH timed AS MATERIALIZED (
       FROM marks LEFT JOIN reached USING (priority) LEFT JOIN passed_over USING (priority)
 ), claimed AS (
     UPDATE delivery AS d
-       SET status = 'PROCESSING', claim_token = gen_random_uuid(), attempts = d.attempts + 1,
+       SET status = 'PROCESSING', claim_token = %(token)s::uuid, attempts = d.attempts + 1,
            lease_owner = %(worker)s, lease_until = clock_timestamp() + %(lease)s * interval '1 second',
            updated_at = now()
       FROM (SELECT id FROM timed UNION ALL SELECT id FROM fresh) AS due
@@ -64,7 +65,7 @@ WITH timed AS MATERIALIZED (
 SELECT CASE WHEN row_number() OVER () = 1 THEN progress.marks END,
        CASE WHEN row_number() OVER () = 1 THEN progress.snapshot END,
        progress.unlisted, progress.more_timed,
-       d.id, d.claim_token::text, d.attempts, d.retry_count, d.max_attempts, d.rescue_count,
+       d.id, d.attempts, d.retry_count, d.max_attempts, d.rescue_count,
        d.then_steps IS NOT NULL OR d.fallback_steps IS NOT NULL,
        d.error_code = 'rate_limited' AND d.next_retry_at > now() - interval '5 seconds',
        d.notification_id, d.recipient, d.template_code, nullif(d.payload, '{}'), d.row_key, d.tenant_id,
@@ -84,7 +85,7 @@ WITH lost AS MATERIALIZED (
        FOR NO KEY UPDATE SKIP LOCKED
 ), d AS (
     UPDATE delivery AS d
-       SET claim_token = gen_random_uuid(), rescue_count = d.rescue_count + 1,
+       SET claim_token = %(token)s::uuid, rescue_count = d.rescue_count + 1,
            lease_owner = %(worker)s, lease_until = clock_timestamp() + %(lease)s * interval '1 second',
            updated_at = now()
       FROM lost
@@ -92,7 +93,7 @@ WITH lost AS MATERIALIZED (
     RETURNING d.*
 )
 SELECT NULL, NULL, NULL, NULL,
-       d.id, d.claim_token::text, d.attempts, d.retry_count, d.max_attempts, d.rescue_count,
+       d.id, d.attempts, d.retry_count, d.max_attempts, d.rescue_count,
        d.then_steps IS NOT NULL OR d.fallback_steps IS NOT NULL,
        false,
        d.notification_id, d.recipient, d.template_code, nullif(d.payload, '{}'), d.row_key, d.tenant_id,

@@ -27,7 +27,7 @@ class Heartbeat:
         self._keeper = keeper
         self._lease = lease
         self._clock = clock
-        self._in_flight: dict[str, Work[Any]] = {}
+        self._in_flight: dict[int, Work[Any]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="allim-heartbeat", daemon=True)
 
@@ -45,12 +45,14 @@ class Heartbeat:
     def watch(self, works: Iterable[Work[Any]]) -> None:
         """Keep these leases from now on."""
         for work in works:
-            self._in_flight[work.claim_token] = work
+            self._in_flight[work.id] = work
 
     def forget(self, works: Iterable[Work[Any]]) -> None:
         """These are settled, or given up."""
         for work in works:
-            self._in_flight.pop(work.claim_token, None)
+            # Not what was claimed anew in the meantime.
+            if self._in_flight.get(work.id) is work:
+                del self._in_flight[work.id]
 
     def beat(self) -> None:
         """Extend every lease that has used a third of its time."""
@@ -69,7 +71,7 @@ class Heartbeat:
             work.deadline = asked_at + self._lease if work.id in held else 0.0
             if work.id not in held:
                 # Settled meanwhile, or taken over; a settle will tell which.
-                self._in_flight.pop(work.claim_token, None)
+                self.forget([work])
 
     def _run(self) -> None:
         while not self._stop.wait(self._lease / 12):

@@ -13,7 +13,8 @@ Content = TypeVar("Content")
 class Work(Generic[Content]):
     """One claimed piece of work.
 
-    `claim_token` (a UUID, as text) proves the claim: a settle with another token changes nothing.
+    `claim_token` (a UUID, as text) proves the claim, together with the id: a settle with another
+    token changes nothing.
     `attempt_no` numbers every try; `retry_count` only those the other side failed;
     `rescues` how often a lease ran out over it. `deadline` (process clock) is when the
     lease ends at the earliest; the heartbeat moves it. `reserved` says that its place in
