@@ -17,7 +17,8 @@ from allim.hub.reading import Reader
 from allim.hub.routes import CreateNotification, reading_routes
 from allim.web import problems
 from allim.web.access import AccessMiddleware
-from allim.web.keys import AccessSettings, ApiKeys, read_keys
+from allim.web.keys import ApiKeys, read_keys
+from allim.web.settings import AccessSettings
 
 
 def create_app(

@@ -26,8 +26,6 @@ PRINCIPAL = "allim.principal"
 EXEMPT_PREFIXES = ("/health/", "/receipts/", "/login", "/static/")
 """Paths that need no key: probes, provider receipts (own secret), the login page and its files."""
 
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _SECURITY_HEADERS: list[tuple[bytes, bytes]] = [

@@ -13,10 +13,11 @@ from datetime import datetime
 
 from allim.base.clock import SYSTEM_CLOCK, Clock
 from allim.base.errors import ConfigurationError, DatabaseUnavailable, FieldProblem, InvalidRequest
-from allim.base.settings import Environment, SettingsGroup
+from allim.base.settings import Environment
 from allim.database.pool import Database
 from allim.database.statements import Statements
-from allim.web.access import ANYBODY, LOOPBACK_NAMES, AccessScope, Principal
+from allim.web.access import ANYBODY, AccessScope, Principal
+from allim.web.settings import AccessSettings
 
 SQL = Statements.load("allim.web", "keys.sql")
 
@@ -26,22 +27,6 @@ CACHE_SECONDS = 3.0
 """How long a key that was just created or revoked may go unnoticed."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
-
-class AccessSettings(SettingsGroup):
-    """Where the API listens and who may use it."""
-
-    allim_host: str = "127.0.0.1"
-    allim_port: int = 18080
-    allim_api_keys: str | None = None
-    allim_allowed_hosts: str | None = None
-
-    def allowed_hosts(self) -> Sequence[str]:
-        """Names that a Host header may have: as set, else loopback names and ALLIM_HOST."""
-        if self.allim_allowed_hosts is not None:
-            return [h.strip() for h in self.allim_allowed_hosts.split(",") if h.strip()]
-        host = self.allim_host
-        return sorted(LOOPBACK_NAMES | {f"[{host}]" if ":" in host else host})
 
 
 def read_keys(setting: str | None) -> Mapping[bytes, Principal]:

@@ -1,0 +1,38 @@
+"""Where the API listens, and under which names; apart, so that a relay need not load the web."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from allim.base.settings import SettingsGroup
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+class AccessSettings(SettingsGroup):
+    """Where the API listens and who may use it."""
+
+    allim_host: str = Field("127.0.0.1", description="The address that the API listens on.")
+    allim_port: int = Field(
+        18080, ge=0, le=65535, description="The port that the API listens on; 0 takes a free one."
+    )
+    allim_api_keys: str | None = Field(
+        None,
+        description="API keys as `name:secret:scope+scope[:tenant]`, comma-separated. Scopes are"
+        " send, read, operate and admin.",
+        json_schema_extra={"secret": True},
+    )
+    allim_allowed_hosts: str | None = Field(
+        None,
+        description="Host headers that are answered, comma-separated; `*.example.com` and `*` may"
+        " be among them. By default loopback names and ALLIM_HOST.",
+    )
+
+    def allowed_hosts(self) -> Sequence[str]:
+        """Names that a Host header may have: as set, else loopback names and ALLIM_HOST."""
+        if self.allim_allowed_hosts is not None:
+            return [h.strip() for h in self.allim_allowed_hosts.split(",") if h.strip()]
+        host = self.allim_host
+        return sorted(LOOPBACK_NAMES | {f"[{host}]" if ":" in host else host})
