@@ -21,6 +21,7 @@ from allim.database.embedded import EmbeddedServer
 from allim.database.embedded.postmaster import Postmaster, is_alive, orphans
 
 SCRIPT = Path(__file__).with_name("allim_process.py")
+SETTINGS_FILE = "data/postgresql.conf"
 DEADLINE_SECONDS = 60.0
 
 
@@ -116,8 +117,13 @@ def made_home() -> Iterator[Path]:
 @pytest.fixture
 def home(made_home: Path) -> Iterator[Path]:
     """A home with a database, whose server does not run; others use it before and after."""
+    private = made_home / "postgres"
+    kept = {name: (private / name).read_bytes() for name in ("data/PG_VERSION", SETTINGS_FILE)}
     yield made_home
-    end_server(made_home / "postgres" / "data")
+    end_server(private / "data")
+    private.chmod(0o700)
+    for name, content in kept.items():
+        (private / name).write_bytes(content)
 
 
 @pytest.fixture

@@ -88,13 +88,13 @@ def test_data_of_an_older_installed_major_keeps_being_served_by_that(
 
 
 def test_data_of_a_major_that_is_not_installed_is_an_error_that_names_it(
-    copied_home: Path,
+    home: Path,
 ) -> None:
-    data = copied_home / "postgres" / "data"
+    data = home / "postgres" / "data"
     (data / "PG_VERSION").write_text("14\n")
 
     with pytest.raises(EmbeddedServerError, match=r"made by PostgreSQL 14, .*found: 18") as caught:
-        EmbeddedServer.open(copied_home)
+        EmbeddedServer.open(home)
 
     assert f"move {data} away" in str(caught.value)
 

@@ -162,15 +162,15 @@ def frozen_startup_process(data: Path, wait_until: WaitUntil) -> int:
 
 
 def test_a_server_that_dies_while_starting_is_an_error_with_its_last_words(
-    copied_home: Path,
+    home: Path,
 ) -> None:
-    settings = copied_home / "postgres" / "data" / "postgresql.conf"
+    settings = home / "postgres" / "data" / "postgresql.conf"
     settings.write_text(settings.read_text() + "\nno_such_setting = 1\n")
 
     with pytest.raises(EmbeddedServerError, match="no_such_setting") as caught:
-        EmbeddedServer.open(copied_home)
+        EmbeddedServer.open(home)
 
-    assert str(copied_home / "postgres" / "server.log") in str(caught.value)
+    assert str(home / "postgres" / "server.log") in str(caught.value)
 
 
 def test_a_server_that_was_killed_is_started_again_by_opening(home: Path, value: Value) -> None:

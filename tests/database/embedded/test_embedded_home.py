@@ -158,15 +158,15 @@ def test_data_that_is_no_data_directory_is_an_error(empty_home: Path, home: Path
 
 
 def test_a_private_directory_opened_to_others_is_an_error_and_stays_as_it_is(
-    copied_home: Path,
+    home: Path,
 ) -> None:
-    (copied_home / "postgres").chmod(0o755)
+    (home / "postgres").chmod(0o755)
 
     with pytest.raises(EmbeddedServerError, match="chmod 700"):
-        EmbeddedServer.open(copied_home)
+        EmbeddedServer.open(home)
 
-    assert mode(copied_home / "postgres") == 0o755
-    assert Postmaster.of(copied_home / "postgres" / "data") is None
+    assert mode(home / "postgres") == 0o755
+    assert Postmaster.of(home / "postgres" / "data") is None
 
 
 def test_a_home_that_is_a_file_is_an_error(empty_home: Path) -> None:

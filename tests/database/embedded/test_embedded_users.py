@@ -153,7 +153,7 @@ def test_programs_behind_a_closed_parent_are_copied(
 
 
 def test_programs_that_not_even_a_copy_makes_runnable_are_an_error(
-    copied_home: Path, workplace: Path
+    home: Path, workplace: Path
 ) -> None:
     closed = workplace / "closed" / "package" / "prefix" / "bin"
     closed.mkdir(parents=True)
@@ -162,7 +162,7 @@ def test_programs_that_not_even_a_copy_makes_runnable_are_an_error(
         (closed / name).write_text("#!/nowhere\n")
     broken = Installation(programs=closed, version="18.0", source="test")
     with pytest.raises(EmbeddedServerError, match="nor a copy of it"):
-        EmbeddedServer.open(copied_home, installations=lambda: [broken])
+        EmbeddedServer.open(home, installations=lambda: [broken])
 
 
 def test_an_ordinary_user_runs_it_as_itself_and_root_goes_on_as_that_user(
