@@ -1,0 +1,53 @@
+"""Runs the cases and shows what they measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from allim.base.errors import ConfigurationError
+from allim.bench import claiming, draining, footprint, posting, sending, waking
+from allim.bench.figures import Figure
+from allim.bench.stage import Stage, stage
+
+Case = Callable[[Stage], Iterator[Figure]]
+
+CASES: Mapping[str, Case] = {
+    posting.CASE: posting.run,
+    draining.CASE: draining.run,
+    sending.CASE: sending.run,
+    waking.CASE: waking.run,
+    footprint.CASE: footprint.run,
+    claiming.CASE: claiming.run,
+}
+
+
+def run_cases(names: Sequence[str], *, as_json: bool = False) -> bool:
+    """Run the named cases, or all; whether every wanted figure was met.
+
+    Raises ConfigurationError for an unknown case.
+    """
+    unknown = [name for name in names if name not in CASES]
+    if unknown:
+        raise ConfigurationError(
+            f"no such case: {', '.join(unknown)} (there are {', '.join(CASES)})"
+        )
+    figures: list[Figure] = []
+    with stage() as set_up:
+        for name in names or CASES:
+            for figure in CASES[name](set_up):
+                figures.append(figure)
+                if not as_json:
+                    sys.stdout.write(_line(figure) + "\n")
+                    sys.stdout.flush()
+    if as_json:
+        sys.stdout.write(json.dumps([figure.as_json() for figure in figures], indent=2) + "\n")
+    return all(figure.met is not False for figure in figures)
+
+
+def _line(figure: Figure) -> str:
+    value = f"{figure.value:,.0f}" if figure.value >= 100 else f"{figure.value:.2f}"
+    verdict = {None: "", True: f"wanted {figure.wanted}", False: f"MISSED {figure.wanted}"}
+    unit = f"{value} {figure.unit}"
+    return f"{figure.case:<10} {figure.name:<52} {unit:>24}  {verdict[figure.met]}".rstrip()

@@ -1,0 +1,84 @@
+"""From the commit to the send, on an idle system."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from allim.bench.figures import Figure, at_most, plain, quantile
+from allim.bench.stage import Stage, ask
+
+CASE = "wake"
+PER_SECOND = 20
+
+
+def run(stage: Stage, *, seconds: float = 10.0) -> Iterator[Figure]:
+    """Post at 20/s; from the answer (which follows the commit) to the request at a local sink."""
+    yield from _measure(stage, "one process", ("up",), None, seconds, 2.0)
+    yield from _measure(stage, "API and relay apart", ("api",), ("relay",), seconds, 4.0)
+
+
+def _measure(
+    stage: Stage,
+    name: str,
+    api: tuple[str, ...],
+    relay: tuple[str, ...] | None,
+    seconds: float,
+    most: float,
+) -> Iterator[Figure]:
+    stage.clear()
+    with stage.process("allim.bench.sink") as sink:
+        assert sink.stdout is not None
+        hook = f"http://127.0.0.1:{int(sink.stdout.readline())}/hook"
+        with stage.api(*api) as base:
+            if relay is None:
+                delays = _post(base, hook, sink_of=sink, seconds=seconds)
+            else:
+                with stage.process("allim", *relay):
+                    delays = _post(base, hook, sink_of=sink, seconds=seconds)
+    milliseconds = [delay * 1000 for delay in delays]
+    p50 = quantile(milliseconds, 0.5)
+    yield at_most(CASE, f"answer to arrival, {name}, p50", p50, "ms", most)
+    yield plain(CASE, f"answer to arrival, {name}, p99", quantile(milliseconds, 0.99), "ms")
+
+
+def _post(base: str, hook: str, *, sink_of: object, seconds: float) -> list[float]:
+    """The delays of posts spread over `seconds`; the first second warms up."""
+    parts = urlsplit(base)
+    assert parts.hostname is not None
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
+    body = json.dumps(
+        {
+            "source": "bench",
+            "type": "PING",
+            "title": "ping",
+            "message": "ping",
+            "deliveries": [{"channel": "WEBHOOK", "recipient": hook}],
+        }
+    )
+    answered: dict[str, float] = {}
+    next_at = time.perf_counter()
+    for number in range(int((seconds + 1) * PER_SECOND)):
+        next_at += 1 / PER_SECOND
+        time.sleep(max(next_at - time.perf_counter(), 0))
+        connection.request("POST", "/notifications", body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        at = time.perf_counter()
+        answer = json.loads(response.read())
+        if response.status != 202:
+            raise RuntimeError(f"POST /notifications answered {response.status}: {answer}")
+        if number >= PER_SECOND:
+            answered[f"msg_{answer['id']}_{answer['deliveries'][0]['id']}"] = at
+    connection.close()
+    deadline = time.monotonic() + 10
+    while True:
+        arrivals = ask(sink_of, "arrivals")["arrivals"]  # type: ignore[arg-type]
+        missing = answered.keys() - arrivals.keys()
+        if not missing:
+            return [max(arrivals[key] - at, 0.0) for key, at in answered.items()]
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{len(missing)} of {len(answered)} webhooks did not arrive")
+        time.sleep(0.1)
