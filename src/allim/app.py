@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
@@ -13,10 +14,20 @@ from allim.base.settings import Environment
 from allim.channels.channel import Channel
 from allim.database.pool import Database
 from allim.hub.coalescer import Coalescer, OnCommit
+from allim.hub.endpoints import EndpointBook
+from allim.hub.operations import Operations
+from allim.hub.operator_routes import endpoint_routes, operation_routes
 from allim.hub.reading import Reader
-from allim.hub.routes import CreateNotification, reading_routes
+from allim.hub.routes import (
+    CREATE_OPERATION,
+    CreateNotification,
+    create_schemas,
+    reading_routes,
+)
 from allim.web import problems
 from allim.web.access import AccessMiddleware
+from allim.web.documentation import documentation_routes
+from allim.web.health import health_routes, metrics_route
 from allim.web.keys import ApiKeys, read_keys
 from allim.web.settings import AccessSettings
 
@@ -28,26 +39,42 @@ def create_app(
     *,
     on_commit: OnCommit = lambda lanes: None,
     registry: CollectorRegistry | None = None,
+    endpoints: EndpointBook | None = None,
 ) -> FastAPI:
     """The HTTP application over an open database.
 
     `on_commit` hears the lanes that have new work after each commit; `registry` is what
-    /metrics shows. Raises ConfigurationError for settings that cannot be.
+    /metrics shows; `endpoints` is the book that the channels sign by, where there is one in
+    this process. Raises ConfigurationError for settings that cannot be.
     """
     settings = environment.read(AccessSettings)
     keys = ApiKeys(database, read_keys(settings.allim_api_keys))
     coalescer = Coalescer(database, on_commit)
+    reader = Reader(database)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
         await coalescer.close()
 
-    app = FastAPI(title="Allim", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Allim",
+        version=version("allim"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
     problems.install(app)
     app.add_middleware(AccessMiddleware, keys=keys, allowed_hosts=settings.allowed_hosts())
     app.router.routes.insert(
         0, Route("/notifications", CreateNotification(channels, coalescer), methods=["POST"])
     )
-    app.include_router(reading_routes(Reader(database)))
+    app.include_router(reading_routes(reader))
+    app.include_router(operation_routes(Operations(database, on_commit), reader))
+    app.include_router(endpoint_routes(endpoints or EndpointBook(database)))
+    app.include_router(health_routes(database))
+    app.include_router(metrics_route(registry or CollectorRegistry()))
+    by_hand = {"/notifications": {"post": CREATE_OPERATION}}
+    app.include_router(documentation_routes(app, by_hand, create_schemas()))
     return app

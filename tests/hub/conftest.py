@@ -129,3 +129,9 @@ async def start_api(database: Database, channels: Mapping[str, Channel]) -> Asyn
 async def api(start_api: Start) -> Api:
     """A server without keys."""
     return await start_api()
+
+
+async def count(database: Database, table: str) -> int:
+    """How many rows a table has."""
+    rows = await database.fetch(f"SELECT count(*) FROM {table}")
+    return int(rows[0][0])

@@ -15,7 +15,6 @@ import psycopg
 
 from allim.base.errors import (
     AllimError,
-    Conflict,
     DatabaseUnavailable,
     FieldProblem,
     IdempotencyMismatch,
@@ -23,7 +22,7 @@ from allim.base.errors import (
     Overloaded,
 )
 from allim.database.pool import Connection, Database
-from allim.hub.creation import Created, Prepared, Vanished, create, row_key_conflict
+from allim.hub.creation import Created, Prepared, create, row_key_conflict
 
 OnCommit = Callable[[set[str]], None]
 """Told the lanes that have new work, after the commit; must not block or raise."""
@@ -217,18 +216,14 @@ class StorageFailed(AllimError):
 async def _drive(
     connection: Connection, batch: Sequence[Prepared]
 ) -> Sequence[Created | IdempotencyMismatch]:
-    for _ in range(3):
-        conversation = create(batch)
+    conversation = create(batch)
+    try:
         ask = next(conversation)
-        try:
-            while True:
-                cursor = await connection.execute(
-                    ask.statement, {"batch": ask.batch}, prepare=True, binary=True
-                )
-                ask = conversation.send(await cursor.fetchall())
-        except StopIteration as end:
-            results: Sequence[Created | IdempotencyMismatch] = end.value
-            return results
-        except Vanished:
-            continue
-    raise Conflict("in_flight", "the idempotency key is being used by another request")
+        while True:
+            cursor = await connection.execute(
+                ask.statement, {"batch": ask.batch}, prepare=True, binary=True
+            )
+            ask = conversation.send(await cursor.fetchall())
+    except StopIteration as end:
+        results: Sequence[Created | IdempotencyMismatch] = end.value
+        return results

@@ -6,12 +6,13 @@ one statement after the other. Whoever holds a connection, sync or async, answer
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, LiteralString
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import UUID
 
 from pydantic_core import PydanticSerializationError, to_json
 
@@ -19,6 +20,7 @@ from allim.base.errors import Conflict, FieldProblem, IdempotencyMismatch, Inval
 from allim.base.ids import uuid7
 from allim.channels.channel import Channel
 from allim.database.statements import Statements
+from allim.database.transactions import Ask, Conversation, Rows
 from allim.hub.model import NotificationRequest
 from allim.hub.resolution import Entry, canonical_hash, resolve
 from allim.hub.status import DeliveryStatus, NotificationStatus
@@ -51,17 +53,6 @@ class Created:
     deliveries: Sequence[CreatedDelivery]
     replayed: bool = False
     status: NotificationStatus = NotificationStatus.PENDING
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One statement of a conversation, with its one JSON parameter."""
-
-    statement: LiteralString
-    batch: str
-
-
-Rows = Sequence[Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +134,21 @@ def prepare(
     )
 
 
-Conversation = Generator[Ask, Rows, Sequence[Created | IdempotencyMismatch]]
-
-
-def create(batch: Sequence[Prepared]) -> Conversation:
+def create(batch: Sequence[Prepared]) -> Conversation[Sequence[Created | IdempotencyMismatch]]:
     """Store a batch; for each, in order, what was stored or why not.
 
     Whoever drives this answers each Ask with rows, in one transaction or in several: a
     repeat is told by what it finds, so a batch may be sent again when nobody saw its end.
     """
+    for _ in range(3):
+        try:
+            return (yield from _create(batch))
+        except _Vanished:
+            continue
+    raise Conflict("in_flight", "another request uses this idempotency key just now")
+
+
+def _create(batch: Sequence[Prepared]) -> Conversation[Sequence[Created | IdempotencyMismatch]]:
     rows = yield Ask(SQL["create_notifications"], _json_array(item.row for item in batch))
     created = {row[0]: (row[1], row[2]) for row in rows}
     missing = [item for item in batch if item.id not in created]
@@ -181,8 +178,8 @@ def accepted_traceparent(header: str | None) -> str | None:
 
 def new_traceparent() -> str:
     """A `traceparent` that begins a trace."""
-    trace = uuid4().hex
-    return f"00-{trace}-{uuid4().hex[:16]}-01"
+    random = os.urandom(24).hex()
+    return f"00-{random[:32]}-{random[32:]}-01"
 
 
 def _tenant(request: NotificationRequest, own: int | None) -> int | None:
@@ -223,7 +220,7 @@ def _created(item: Prepared, created_at: datetime, ids: Sequence[int]) -> Create
 def _replayed(item: Prepared, found: Sequence[Sequence[Any]]) -> Created | IdempotencyMismatch:
     if not found:
         # Its key was taken when we inserted and free when we looked: the caller may try again.
-        raise Vanished
+        raise _Vanished
     for identity, request_hash, created_at, deliveries in found:
         ours = identity == item.id
         if not ours and bytes(request_hash or b"") != item.request_hash:
@@ -252,5 +249,5 @@ def row_key_conflict(item: Prepared, taken: Rows) -> Conflict:
     return Conflict("row_key_taken", "a row key is in use already", problems)
 
 
-class Vanished(Exception):
+class _Vanished(Exception):
     """A notification that stood in the way was deleted between two statements: create again."""

@@ -22,6 +22,8 @@ from allim.hub.model import DELIVERIES_PER_BRANCH, DeliveryRequest, Notification
 RECIPIENT_BYTES = 2048
 """Recipients are indexed, and an index entry must fit a third of a page."""
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
 Entry = dict[str, Any]
 """One resolved delivery, as stored in `then_steps` and `fallback_steps`; nulls are left out."""
 
@@ -30,16 +32,13 @@ Entry = dict[str, Any]
 class _Inherited:
     """What a parent hands down."""
 
-    channel: Channel | None
+    channel: Channel
     recipient: str | None
     template_code: str | None
     title: str | None
     message: str | None
     payload: Mapping[str, Any] | None
     guard: Mapping[str, Any] | None
-
-
-_NOTHING = _Inherited(None, None, None, None, None, None, None)
 
 
 def resolve(request: NotificationRequest, channels: Mapping[str, Channel]) -> Sequence[Entry]:
@@ -49,7 +48,7 @@ def resolve(request: NotificationRequest, channels: Mapping[str, Channel]) -> Se
     """
     resolution = _Resolution(request, channels)
     entries = [
-        resolution.entry(delivery, _NOTHING, f"/deliveries/{position}")
+        resolution.entry(delivery, None, f"/deliveries/{position}")
         for position, delivery in enumerate(request.deliveries)
     ]
     for position, delivery in enumerate(request.deliveries):
@@ -74,17 +73,17 @@ def canonical_hash(request: NotificationRequest) -> bytes:
     another request.
     """
     asked = to_jsonable_python(request, exclude={"tenant_id"}, exclude_none=True)
-    canonical = json.dumps(asked, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).digest()
+    return hashlib.sha256(_CANONICAL.encode(asked).encode()).digest()
 
 
 class _Resolution:
     def __init__(self, request: NotificationRequest, channels: Mapping[str, Channel]) -> None:
         self._request = request
         self._channels = channels
+        self._row_keys = 0
         self.problems: list[FieldProblem] = []
 
-    def entry(self, delivery: DeliveryRequest, parent: _Inherited, place: str) -> Entry:
+    def entry(self, delivery: DeliveryRequest, parent: _Inherited | None, place: str) -> Entry:
         channel = self._channels.get(delivery.channel)
         if channel is None:
             known = ", ".join(sorted(self._channels))
@@ -104,6 +103,7 @@ class _Resolution:
             entry["payload"] = payload
         if delivery.row_key is not None:
             entry["row_key"] = delivery.row_key
+            self._row_keys += 1
         if own.guard is not None:
             entry["guard"] = own.guard
         if delivery.then:
@@ -114,6 +114,8 @@ class _Resolution:
 
     def refuse_repeated_row_keys(self, entries: Sequence[Entry]) -> None:
         """One request that names a row key twice in a channel could never keep it unique."""
+        if self._row_keys < 2:
+            return
         seen: dict[tuple[str, str], str] = {}
         for place, entry in _walk(entries, "/deliveries"):
             if (row_key := entry.get("row_key")) is None:
@@ -128,15 +130,24 @@ class _Resolution:
         return [self.entry(step, parent, f"{place}/{at}") for at, step in enumerate(steps)]
 
     def _complete(
-        self, delivery: DeliveryRequest, channel: Channel, parent: _Inherited
+        self, delivery: DeliveryRequest, channel: Channel, parent: _Inherited | None
     ) -> _Inherited:
-        same_channel = parent.channel is not None and parent.channel.name == channel.name
-        recipient = delivery.recipient
-        if recipient is None and parent.channel is not None and _agree(parent.channel, channel):
-            recipient = parent.recipient
+        if parent is None:
+            return _Inherited(
+                channel,
+                delivery.recipient,
+                delivery.template_code,
+                delivery.title,
+                delivery.message,
+                delivery.payload,
+                delivery.guard,
+            )
+        same_channel = parent.channel.name == channel.name
         return _Inherited(
             channel=channel,
-            recipient=recipient,
+            recipient=_first(
+                delivery.recipient, parent.recipient if _agree(parent.channel, channel) else None
+            ),
             template_code=_first(
                 delivery.template_code, parent.template_code if same_channel else None
             ),
@@ -147,8 +158,8 @@ class _Resolution:
         )
 
     def _check(self, own: _Inherited, delivery: DeliveryRequest, place: str) -> None:
-        for name in ("title", "message"):
-            if delivery.payload is not None and name in delivery.payload:
+        for name in ("title", "message") if delivery.payload else ():
+            if name in (delivery.payload or ()):
                 self._problem(
                     f"{place}/payload/{name}", "reserved", f"belongs into the delivery's {name}"
                 )
@@ -158,7 +169,6 @@ class _Resolution:
                 self._problem(
                     f"{place}/recipient", "too_long", f"has more than {RECIPIENT_BYTES} bytes"
                 )
-        assert own.channel is not None
         draft = Draft(
             recipient=own.recipient,
             title=_first(own.title, self._request.title),

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
@@ -26,7 +27,7 @@ from allim.hub.model import (
 )
 from allim.hub.reading import PAGE_LIMIT, DeliveryFilter, NotificationFilter, Reader
 from allim.hub.status import DeliveryStatus, NotificationStatus
-from allim.hub.views import DeliveryView, NotificationSummary, NotificationView, Page
+from allim.hub.views import CreatedView, DeliveryView, NotificationSummary, NotificationView, Page
 from allim.web.access import PRINCIPAL, AccessScope, Principal, requires
 from allim.web.bodies import read_json_body
 from allim.web.problems import Unauthenticated
@@ -161,3 +162,64 @@ def _filters(query: _Listing, principal: Principal) -> dict[str, Any]:
     if own is not None and filters.setdefault("tenant_id", own) != own:
         raise NotFound("tenant_not_found", "this key sees one tenant only, and not that one")
     return filters
+
+
+CREATE_OPERATION: dict[str, Any] = {
+    "tags": ["notifications"],
+    "summary": "Create a notification and its deliveries in one transaction",
+    "operationId": "create_notification",
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "The same key and body get the first answer again",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+        },
+        {
+            "name": "traceparent",
+            "in": "header",
+            "required": False,
+            "description": "W3C Trace Context, carried to every attempt",
+            "schema": {"type": "string"},
+        },
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/NotificationRequest"}}
+        },
+    },
+    "responses": {
+        "202": {
+            "description": "Stored",
+            "headers": {
+                "Location": {"schema": {"type": "string"}},
+                "Idempotency-Replayed": {
+                    "description": "true where an earlier request had stored it",
+                    "schema": {"type": "string"},
+                },
+            },
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/CreatedView"}}
+            },
+        },
+        "409": {
+            "description": "A row key is taken",
+            "content": {
+                "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+            },
+        },
+    },
+}
+"""How OpenAPI describes `POST /notifications`, which FastAPI does not know."""
+
+
+def create_schemas() -> dict[str, Any]:
+    """The schemas that CREATE_OPERATION refers to."""
+    _, definitions = models_json_schema(
+        [(NotificationRequest, "validation"), (CreatedView, "serialization")],
+        ref_template="#/components/schemas/{model}",
+    )
+    schemas: dict[str, Any] = definitions["$defs"]
+    return schemas

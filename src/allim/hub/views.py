@@ -134,3 +134,32 @@ class CreatedView(BaseModel):
     status: NotificationStatus
     created_at: Moment
     deliveries: list[CreatedDeliveryView]
+
+
+class CanceledView(BaseModel):
+    """What a cancellation left: how many deliveries it cancelled, and where all of them stand."""
+
+    id: UUID
+    status: NotificationStatus
+    canceled: int = Field(description="Deliveries cancelled by this request")
+    deliveries: list[DeliveryLine]
+
+
+class EndpointView(BaseModel):
+    """A webhook target that has secrets of its own, or that is disabled."""
+
+    id: int
+    tenant_id: int | None
+    channel: str
+    url: str
+    secrets: int = Field(description="How many secrets sign; two while one is being replaced")
+    disabled_at: Moment | None
+    disabled_reason: str | None
+    created_at: Moment
+    updated_at: Moment
+
+
+class EndpointSecretView(EndpointView):
+    """An endpoint with its new secret, which is shown this once."""
+
+    secret: str

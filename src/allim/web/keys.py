@@ -19,7 +19,7 @@ from allim.database.statements import Statements
 from allim.web.access import ANYBODY, AccessScope, Principal
 from allim.web.settings import AccessSettings
 
-SQL = Statements.load("allim.web", "keys.sql")
+SQL = Statements.load("allim.web")
 
 KEY_PREFIX = "allim_"
 SHORTEST_SECRET = 16

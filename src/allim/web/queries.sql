@@ -15,3 +15,9 @@ SELECT id, name, scopes, tenant_id, created_at, revoked_at FROM api_key ORDER BY
 UPDATE api_key SET revoked_at = now(), updated_at = now()
  WHERE id = %(id)s AND revoked_at IS NULL
 RETURNING id
+
+-- name: schema_is_there
+SELECT to_regclass('schema_migration') IS NOT NULL
+
+-- name: schema_number
+SELECT coalesce(max(number), 0) FROM schema_migration

@@ -1,0 +1,149 @@
+"""HTTP routes for what people do: cancel, retry, discard, endpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Depends, Path, Query, Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from allim.base.errors import FieldProblem, InvalidRequest
+from allim.hub.endpoints import SIGNED_CHANNEL, EndpointBook
+from allim.hub.model import MAX_BIGINT, ChannelName, Recipient, TenantId
+from allim.hub.operations import Operations
+from allim.hub.reading import PAGE_LIMIT, Reader
+from allim.hub.resolution import RECIPIENT_BYTES
+from allim.hub.views import CanceledView, DeliveryView, EndpointSecretView, EndpointView, Page
+from allim.web.access import AccessScope, Principal, requires
+from allim.web.bodies import check_json
+
+Id = Annotated[int, Path(ge=1, le=MAX_BIGINT)]
+Sending = Annotated[Principal, Depends(requires(AccessScope.SEND))]
+Reading = Annotated[Principal, Depends(requires(AccessScope.READ))]
+Operating = Annotated[Principal, Depends(requires(AccessScope.OPERATE))]
+_CONFLICT: dict[int | str, dict[str, Any]] = {
+    409: {"description": "Its state does not allow it; `code` says why"}
+}
+
+
+async def only_json(request: Request) -> None:
+    """A FastAPI dependency: refuse a body that does not say that it is JSON."""
+    check_json(request.scope)
+
+
+JSON_BODY = Depends(only_json)
+
+
+def _http_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and url.isprintable()
+    except ValueError:
+        valid = False
+    if not valid or len(url.encode("utf-8", "surrogatepass")) > RECIPIENT_BYTES:
+        raise PydanticCustomError("url", "must be an http or https URL")
+    return url
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class DiscardRequest(_Body):
+    """Why a delivery is given up."""
+
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
+
+
+class EndpointRequest(_Body):
+    """A webhook target that gets a signing secret."""
+
+    url: Annotated[Recipient, AfterValidator(_http_url)]
+    channel: ChannelName = SIGNED_CHANNEL
+    tenant_id: TenantId | None = None
+
+
+def operation_routes(operations: Operations, reader: Reader) -> APIRouter:
+    """Cancel, retry and discard."""
+    router = APIRouter()
+
+    @router.post(
+        "/notifications/{notification_id}/cancel",
+        summary="Cancel what is not under way",
+        tags=["notifications"],
+        responses=_CONFLICT,
+    )
+    async def cancel(notification_id: UUID, principal: Sending) -> CanceledView:
+        return await operations.cancel(notification_id, principal.tenant_id)
+
+    @router.post(
+        "/deliveries/{delivery_id}/retry",
+        summary="Send a dead, skipped or held delivery again; a failed one now",
+        tags=["deliveries"],
+        responses=_CONFLICT,
+    )
+    async def retry(delivery_id: Id, principal: Operating) -> DeliveryView:
+        await operations.retry(delivery_id, principal.tenant_id)
+        return await reader.delivery(delivery_id, principal.tenant_id)
+
+    @router.post(
+        "/deliveries/{delivery_id}/discard",
+        summary="Give up on a dead, skipped or held delivery",
+        tags=["deliveries"],
+        responses=_CONFLICT,
+        dependencies=[JSON_BODY],
+    )
+    async def discard(
+        delivery_id: Id, body: Annotated[DiscardRequest, Body()], principal: Operating
+    ) -> DeliveryView:
+        await operations.discard(delivery_id, body.reason, principal.tenant_id)
+        return await reader.delivery(delivery_id, principal.tenant_id)
+
+    return router
+
+
+def endpoint_routes(book: EndpointBook) -> APIRouter:
+    """Webhook targets and their secrets."""
+    router = APIRouter(prefix="/endpoints", tags=["endpoints"])
+
+    @router.get("", summary="List endpoints, newest first")
+    async def list_endpoints(
+        principal: Reading,
+        limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT)] = 50,
+        cursor: Annotated[str | None, Query(max_length=100)] = None,
+    ) -> Page[EndpointView]:
+        return await book.list(principal.tenant_id, limit=limit, cursor=cursor)
+
+    @router.post(
+        "",
+        status_code=201,
+        summary="Give a target a signing secret, shown this once",
+        responses=_CONFLICT,
+        dependencies=[JSON_BODY],
+    )
+    async def create(body: EndpointRequest, principal: Operating) -> EndpointSecretView:
+        own = principal.tenant_id
+        if own is not None and body.tenant_id not in (None, own):
+            raise InvalidRequest(
+                [FieldProblem("/tenant_id", "tenant_mismatch", "is not the tenant of the API key")]
+            )
+        return await book.create(
+            body.url, channel=body.channel, tenant=body.tenant_id if own is None else own
+        )
+
+    @router.post("/{endpoint_id}/rotate", summary="A new secret; the old one signs beside it")
+    async def rotate(endpoint_id: Id, principal: Operating) -> EndpointSecretView:
+        return await book.rotate(endpoint_id, principal.tenant_id)
+
+    @router.post("/{endpoint_id}/retire", summary="Let only the newest secret sign")
+    async def retire(endpoint_id: Id, principal: Operating) -> EndpointView:
+        return await book.retire(endpoint_id, principal.tenant_id)
+
+    @router.post("/{endpoint_id}/enable", summary="Call a disabled target again")
+    async def enable(endpoint_id: Id, principal: Operating) -> EndpointView:
+        return await book.enable(endpoint_id, principal.tenant_id)
+
+    return router

@@ -1,0 +1,84 @@
+"""The hub as the rest of Allim, and callers with a transaction of their own, use it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, Required, TypedDict, Unpack, overload
+
+import psycopg
+from pydantic import ValidationError
+
+from allim.base.errors import IdempotencyMismatch
+from allim.channels.channel import Channel
+from allim.database.transactions import Conversation, converse
+from allim.hub.creation import Created, Prepared, create, prepare
+from allim.hub.model import NotificationRequest
+from allim.web.problems import invalid_body
+
+
+class NotificationFields(TypedDict, total=False):
+    """What `notify` takes: the fields of `POST /notifications`, and two of its headers."""
+
+    source: Required[str]
+    type: Required[str]
+    deliveries: Required[Sequence[Mapping[str, Any]]]
+    title: str | None
+    message: str | None
+    data: Mapping[str, Any]
+    priority: Literal["high", "normal", "low"]
+    scheduled_at: datetime | None
+    expires_at: datetime | None
+    tenant_id: int | None
+    idempotency_key: str | None
+    traceparent: str | None
+
+
+class Hub:
+    """Creates notifications in callers' transactions."""
+
+    def __init__(self, channels: Mapping[str, Channel]) -> None:
+        self._channels = channels
+
+    @overload
+    def notify(
+        self, tx: psycopg.Connection[Any], **fields: Unpack[NotificationFields]
+    ) -> Created: ...
+    @overload
+    def notify(
+        self, tx: psycopg.AsyncConnection[Any], **fields: Unpack[NotificationFields]
+    ) -> Awaitable[Created]: ...
+    @overload
+    def notify(self, tx: Any, **fields: Unpack[NotificationFields]) -> Any: ...
+
+    def notify(self, tx: Any, **fields: Unpack[NotificationFields]) -> Any:
+        """Create a notification in the caller's transaction `tx`: it is sent if that commits.
+
+        `tx` is a psycopg connection, a SQLAlchemy Session or Connection, an asyncpg
+        connection, or one of the async kinds, for which the answer must be awaited. Never
+        commits. A relay is not woken by this (there is nothing to be seen before the
+        commit); it finds the work by itself.
+
+        Raises NotInTransaction, InvalidRequest with every problem, IdempotencyMismatch. A
+        taken row key is the driver's own unique violation: it has ended the transaction.
+        """
+        asked: dict[str, Any] = {**fields}
+        idempotency_key = asked.pop("idempotency_key", None)
+        traceparent = asked.pop("traceparent", None)
+        try:
+            # Not strict: a tuple does for a list here, and a word for a priority.
+            request = NotificationRequest.model_validate(asked, strict=False)
+        except ValidationError as error:
+            raise invalid_body(error) from None
+        prepared = prepare(
+            request, self._channels, idempotency_key=idempotency_key, traceparent=traceparent
+        )
+        return converse(tx, lambda: _create_one(prepared))
+
+
+def _create_one(prepared: Prepared) -> Conversation[Created]:
+    results = yield from create([prepared])
+    result = results[0]
+    if isinstance(result, IdempotencyMismatch):
+        raise result
+    return result

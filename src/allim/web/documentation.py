@@ -1,0 +1,180 @@
+"""The OpenAPI document and the page that shows it, without any outside address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from allim.web.problems import MEDIA_TYPE
+
+_PROBLEM: dict[str, Any] = {
+    "type": "object",
+    "description": "RFC 9457 problem details",
+    "required": ["type", "title", "status", "code", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "code": {"type": "string", "description": "Stable, for programs"},
+        "detail": {"type": "string", "description": "For people"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["place", "code", "message"],
+                "properties": {
+                    "place": {
+                        "type": "string",
+                        "description": "JSON pointer into the body, or a parameter's name",
+                    },
+                    "code": {"type": "string"},
+                    "message": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+_ALWAYS = {
+    "400": "Malformed",
+    "401": "No key, or an unknown one",
+    "403": "The key lacks a scope",
+    "422": "Fields are wrong",
+    "503": "Overloaded, or without its database",
+}
+_WITH_BODY = {"413": "The body is too large", "415": "The body is not JSON"}
+_METHODS = {"get", "post", "put", "patch", "delete"}
+
+
+def document(app: FastAPI, by_hand: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
+    """The OpenAPI document of an app.
+
+    `by_hand` adds operations of plain ASGI routes ({path: {method: operation}}), `schemas` what
+    they refer to.
+    """
+    found = get_openapi(
+        title="Allim",
+        version=app.version,
+        description="Gets messages out of a database and into the world without losing one.",
+        routes=app.routes,
+    )
+    for path, operations in by_hand.items():
+        found.setdefault("paths", {}).setdefault(path, {}).update(operations)
+    components = found.setdefault("components", {})
+    components.setdefault("schemas", {}).update({**schemas, "Problem": _PROBLEM})
+    components["schemas"].pop("HTTPValidationError", None)
+    components["schemas"].pop("ValidationError", None)
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, operations in found["paths"].items():
+        open_to_all = path.startswith("/health/")
+        for method, operation in operations.items():
+            if method in _METHODS:
+                _describe_problems(operation, path)
+                operation["security"] = [] if open_to_all else [{}, {"key": []}]
+    return found
+
+
+def documentation_routes(app: FastAPI, by_hand: Mapping[str, Any], schemas: Any) -> APIRouter:
+    """`/openapi.json` and `/docs`."""
+    router = APIRouter(include_in_schema=False)
+    made: dict[str, Any] = {}
+
+    def made_once() -> Any:
+        if not made:
+            made.update(document(app, by_hand, schemas))
+        return made
+
+    @router.get("/openapi.json")
+    async def openapi() -> Response:
+        return JSONResponse(made_once())
+
+    @router.get("/docs")
+    async def docs() -> Response:
+        return HTMLResponse(_page(made_once()))
+
+    return router
+
+
+def _describe_problems(operation: dict[str, Any], path: str) -> None:
+    responses = operation.setdefault("responses", {})
+    wanted = dict(_ALWAYS)
+    if "requestBody" in operation:
+        wanted |= _WITH_BODY
+    if "{" in path:
+        wanted["404"] = "There is no such thing"
+    for status, description in wanted.items():
+        described = responses.get(status, {}).get("description")
+        responses[status] = {
+            "description": description if described in (None, "Validation Error") else described,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+
+
+def _page(found: Any) -> str:
+    parts = []
+    for path, operations in sorted(found["paths"].items()):
+        for method, operation in operations.items():
+            parts.append(_section(method, path, operation))
+    schemas = "".join(
+        f"<details id='{escape(name)}'><summary>{escape(name)}</summary>{_fields(schema)}</details>"
+        for name, schema in sorted(found["components"]["schemas"].items())
+    )
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Allim API</title></head>"
+        "<body><h1>Allim API</h1>"
+        "<p>The same as <a href='/openapi.json'>an OpenAPI document</a>.</p>"
+        f"{''.join(parts)}<h2>Schemas</h2>{schemas}</body></html>"
+    )
+
+
+def _section(method: str, path: str, operation: Mapping[str, Any]) -> str:
+    parameters = "".join(
+        f"<li><code>{escape(p['name'])}</code> ({escape(p['in'])}"
+        f"{', required' if p.get('required') else ''}) {escape(p.get('description', ''))}</li>"
+        for p in operation.get("parameters", ())
+    )
+    responses = "".join(
+        f"<li>{escape(status)}: {escape(response.get('description', ''))} {_link(response)}</li>"
+        for status, response in sorted(operation["responses"].items())
+    )
+    body = _link(operation.get("requestBody", {}))
+    return (
+        f"<section><h2><code>{method.upper()} {escape(path)}</code></h2>"
+        f"<p>{escape(operation.get('summary', ''))}</p>"
+        f"{f'<p>Body: {body}</p>' if body else ''}"
+        f"<ul>{parameters}</ul><details><summary>Answers</summary><ul>{responses}</ul></details>"
+        "</section>"
+    )
+
+
+def _link(described: Mapping[str, Any]) -> str:
+    for content in described.get("content", {}).values():
+        name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
+        if name:
+            return f"<a href='#{escape(name)}'>{escape(name)}</a>"
+    return ""
+
+
+def _fields(schema: Mapping[str, Any]) -> str:
+    required = schema.get("required", ())
+    rows = "".join(
+        f"<tr><td><code>{escape(name)}</code>{' *' if name in required else ''}</td>"
+        f"<td>{escape(_kind(field))}</td><td>{escape(field.get('description', ''))}</td></tr>"
+        for name, field in schema.get("properties", {}).items()
+    )
+    values = ", ".join(map(str, schema.get("enum", ())))
+    return f"<p>{escape(schema.get('description', ''))} {escape(values)}</p><table>{rows}</table>"
+
+
+def _kind(field: Mapping[str, Any]) -> str:
+    if "$ref" in field:
+        return str(field["$ref"]).rpartition("/")[2]
+    if "anyOf" in field:
+        return " or ".join(_kind(option) for option in field["anyOf"])
+    if field.get("type") == "array":
+        return f"list of {_kind(field.get('items', {}))}"
+    return str(field.get("format") or field.get("type") or "anything")
