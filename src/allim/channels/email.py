@@ -103,9 +103,9 @@ class EmailChannel:
         self._print_line = services.print_line
         self._now = now
         self._pool: SmtpPool | None = None
-        self._target = "email:mock"
+        self.only_target: str | None = "email:mock"
         if server := settings.server():
-            self._target = f"{server.host}:{server.port}"
+            self.only_target = f"{server.host}:{server.port}"
             self._pool = SmtpPool(
                 server,
                 command_timeout=settings.smtp_timeout_seconds,
@@ -134,11 +134,11 @@ class EmailChannel:
         """Live with an SMTP server, else a mock that prints."""
         if self._pool is None:
             return Configured("mock", "SMTP_URL is not set: mails are printed on stdout")
-        return Configured("live", f"by SMTP through {self._target}")
+        return Configured("live", f"by SMTP through {self.only_target}")
 
     def target(self, content: Message) -> str:
         """The SMTP server."""
-        return self._target
+        return str(self.only_target)
 
     async def send(
         self, batch: Sequence[Work[Message]], record: RecordProviderId[Message]
@@ -157,7 +157,7 @@ class EmailChannel:
         try:
             await self._pool.probe()
         except SmtpFailure as failure:
-            return f"{self._target}: {failure}"
+            return f"{self.only_target}: {failure}"
         return None
 
     async def close(self) -> None:
@@ -173,12 +173,12 @@ class EmailChannel:
         if self._pool is None:
             self._print(message)
             return Outcome.delivered("mock", detail="printed: SMTP_URL is not set")
-        mail = compose(message, sender=self._sender, recipient=recipient, at=self._now())
+        content = compose(message, sender=self._sender, recipient=recipient, at=self._now())
         try:
             words = await self._pool.send(
                 sender=self._sender.address,
                 recipient=recipient.address,
-                content=mail.as_bytes(),
+                content=content,
                 smtputf8=recipient.needs_smtputf8,
                 timeout=self._timeout,
             )
@@ -189,7 +189,7 @@ class EmailChannel:
     def _outcome(self, failure: SmtpFailure) -> Outcome:
         code, sentence = failure.code, str(failure)
         if _is_ours(failure):
-            log.error("smtp_refuses_us", target=self._target, code=code, stage=failure.stage)
+            log.error("smtp_refuses_us", target=self.only_target, code=code, stage=failure.stage)
             ours = "smtp_auth_failed" if _about_login(failure) else f"smtp_{failure.stage}_refused"
             return Outcome.fault(ours, sentence)
         if code == "smtputf8_unsupported":

@@ -28,6 +28,7 @@ class LogChannel:
 
     name = NAME
     recipient_kind = RecipientKind.ANY
+    only_target: str | None = "stdout"
 
     def __init__(self, sending: Sending, services: ChannelServices) -> None:
         self.limits = sending.limits

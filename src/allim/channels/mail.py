@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from email.headerregistry import Address
-from email.message import EmailMessage
-from email.policy import SMTP, EmailPolicy
+from email.header import Header
 from email.utils import format_datetime, parseaddr
 from html.parser import HTMLParser
 
@@ -22,8 +22,8 @@ LOCAL_PART = re.compile(
 )
 DOMAIN_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
-POLICY: EmailPolicy[EmailMessage] = SMTP.clone(cte_type="7bit")
-UTF8_POLICY: EmailPolicy[EmailMessage] = POLICY.clone(utf8=True)
+PLAIN = re.compile(r"[A-Za-z0-9 !#$%&'*+/_{|}~-]*")
+PLAIN_LIMIT = 60
 SUBJECT_LIMIT = 500
 
 
@@ -85,31 +85,40 @@ def one_line(text: str) -> str:
     return CONTROLS.sub(" ", text).strip()
 
 
-def compose(message: Message, *, sender: Mailbox, recipient: Mailbox, at: datetime) -> EmailMessage:
+def compose(message: Message, *, sender: Mailbox, recipient: Mailbox, at: datetime) -> bytes:
     """The e-mail of a delivery: text, and HTML beside it where `payload.html` is given.
 
-    The Message-ID is the same on every attempt, so that a mail sent twice shows once.
+    The Message-ID is the same on every attempt, so that a mail sent twice shows once. It is
+    written out here, and all that a caller says is encoded: `email.message` reads RFC 2047
+    words in what it is given, so that a title could bring a header of its own.
     """
     payload = message.payload
-    mail = EmailMessage(UTF8_POLICY if recipient.needs_smtputf8 else POLICY)
-    mail["From"] = Address(sender.name, sender.local, sender.domain)
-    mail["To"] = Address("", recipient.local, recipient.domain)
-    mail["Subject"] = subject(message)
-    mail["Date"] = format_datetime(at)
-    mail["Message-ID"] = message_id(message, sender)
-    mail["Auto-Submitted"] = "auto-generated"
+    headers = [
+        ("From", _sender(sender)),
+        ("To", recipient.address),
+        ("Subject", _words(subject(message), "Subject")),
+        ("Date", format_datetime(at)),
+        ("Message-ID", message_id(message, sender)),
+        ("Auto-Submitted", "auto-generated"),
+        ("MIME-Version", "1.0"),
+    ]
     if reply_to := _reply_to(payload):
-        mail["Reply-To"] = Address("", reply_to.local, reply_to.domain)
+        headers.append(("Reply-To", reply_to.address))
     if url := _unsubscribe_url(payload):
         # One-click unsubscribe, RFC 8058.
-        mail["List-Unsubscribe"] = f"<{url}>"
-        mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+        headers.append(("List-Unsubscribe", f"<{url}>"))
+        headers.append(("List-Unsubscribe-Post", "List-Unsubscribe=One-Click"))
     html = payload.get("html")
     html = _text(html) if isinstance(html, str) and html else None
-    mail.set_content(plain_text(message, html), charset="utf-8")
-    if html:
-        mail.add_alternative(html, subtype="html", charset="utf-8")
-    return mail
+    text = _part("plain", plain_text(message, html))
+    if html is None:
+        return _lines(headers) + text
+    # No boundary can stand in a part: "=_" occurs neither in base64 nor in quoted-printable.
+    boundary = f"=_allim-{message.delivery_id}-{message.notification_id}"
+    headers.append(("Content-Type", f'multipart/alternative; boundary="{boundary}"'))
+    between = f"\r\n--{boundary}\r\n".encode()
+    end = f"\r\n--{boundary}--\r\n".encode()
+    return _lines(headers) + between + text + between + _part("html", html) + end
 
 
 def subject(message: Message) -> str:
@@ -161,9 +170,38 @@ def _reply_to(payload: Mapping[str, object]) -> Mailbox | None:
 
 def _unsubscribe_url(payload: Mapping[str, object]) -> str | None:
     given = payload.get("unsubscribe_url")
-    if isinstance(given, str) and re.fullmatch(r"https://[\x21-\x3b\x3d\x3f-\x7e]{3,1000}", given):
+    if isinstance(given, str) and re.fullmatch(r"https://[\x21-\x3b\x3d\x3f-\x7e]{3,900}", given):
         return given
     return None
+
+
+def _sender(sender: Mailbox) -> str:
+    return f"{_words(sender.name, 'From')} <{sender.address}>" if sender.name else sender.address
+
+
+def _words(text: str, header: str) -> str:
+    """Text as a header's value; RFC 2047 words unless it is plain to any reader."""
+    if len(text) < PLAIN_LIMIT and PLAIN.fullmatch(text):
+        return text
+    return Header(text, "utf-8", header_name=header).encode(linesep="\r\n")
+
+
+def _part(kind: str, text: str) -> bytes:
+    """One part: quoted-printable where most of it is ASCII, else base64."""
+    content = (text.replace("\r\n", "\n").replace("\r", "\n") + "\n").encode()
+    if len(content) - len(text) > len(text) // 4:
+        encoding, encoded = "base64", base64.encodebytes(content.replace(b"\n", b"\r\n"))
+    else:
+        encoding, encoded = "quoted-printable", binascii.b2a_qp(content)
+    head = [
+        ("Content-Type", f"text/{kind}; charset=utf-8"),
+        ("Content-Transfer-Encoding", encoding),
+    ]
+    return _lines(head) + b"\r\n" + encoded.replace(b"\n", b"\r\n")
+
+
+def _lines(headers: Iterable[tuple[str, str]]) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in headers).encode()
 
 
 def _text(text: str) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -91,6 +92,7 @@ class SlackChannel:
 
     name = NAME
     recipient_kind = RecipientKind.SLACK_WEBHOOK
+    only_target: str | None = None
 
     def __init__(
         self, settings: SlackSettings, sending: Sending, services: ChannelServices
@@ -178,9 +180,9 @@ class SlackChannel:
 
     def _outcome(self, url: str, answer: HttpAnswer) -> Outcome:
         status = answer.status
-        response = answer.body.replace(url, "[webhook]")
+        answer = replace(answer, body=answer.body.replace(url, "[webhook]"))
         if status == 200:
-            return self._outcome_of_200(answer, response)
+            return self._outcome_of_200(answer)
         if is_worth_retrying(status):
             return retry_of_answer(answer)
         word = _word(answer)
@@ -190,17 +192,17 @@ class SlackChannel:
             word or f"http_{status}",
             f"Slack answered {status}" + (f" {word}" if word else ""),
             http_status=status,
-            response=response,
+            response=answer.body,
             disable_target=status in GONE,
         )
 
-    def _outcome_of_200(self, answer: HttpAnswer, response: str) -> Outcome:
+    def _outcome_of_200(self, answer: HttpAnswer) -> Outcome:
         if answer.body.strip() == "ok":
-            return Outcome.delivered(http_status=200, response=response)
+            return Outcome.delivered(http_status=200, response=answer.body)
         if self.limits.at_most_once:
             return Outcome.unknown("bad_answer", "answered 200 without Slack's ok")
         return Outcome.retry(
-            "bad_answer", "answered 200 without Slack's ok", http_status=200, response=response
+            "bad_answer", "answered 200 without Slack's ok", http_status=200, response=answer.body
         )
 
     def _url(self, recipient: str | None) -> str | None:

@@ -92,6 +92,7 @@ class WebhookChannel:
 
     name = NAME
     recipient_kind = RecipientKind.URL
+    only_target: str | None = None
 
     def __init__(
         self,
@@ -261,9 +262,9 @@ def _check_headers(headers: object) -> list[FieldProblem]:
 def _origin(url: str) -> str:
     try:
         parsed = URL(url)
-        return f"{parsed.scheme}://{parsed.raw_host}:{parsed.port}"
     except ValueError:
         return "invalid"
+    return f"{parsed.scheme}://{parsed.raw_host}:{parsed.port}" if parsed.raw_host else "invalid"
 
 
 def _split(secrets: SecretStr | None) -> tuple[str, ...]:
