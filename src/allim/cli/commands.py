@@ -1,0 +1,60 @@
+"""The commands and what they are called with."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from allim.cli import database, doctor, keys, programs, sending
+
+EPILOG = """\
+**Try it:** `allim up`, then open http://127.0.0.1:18080/docs
+
+Settings come from the environment and from `.env` in this directory. Without `DATABASE_URL`
+Allim runs a PostgreSQL of its own under `ALLIM_HOME` (`./.allim`).
+"""
+
+RUN = "Run"
+OPERATE = "Operate"
+DATABASE = "Database"
+
+app = typer.Typer(
+    name="allim",
+    help="Gets messages out of a database and into the world without losing one.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"allim {version('allim')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and end.", is_eager=True, callback=_show_version
+        ),
+    ] = False,
+) -> None:
+    """Gets messages out of a database and into the world without losing one."""
+
+
+app.command("up", rich_help_panel=RUN)(programs.up)
+app.command("api", rich_help_panel=RUN)(programs.api)
+app.command("relay", rich_help_panel=RUN)(programs.relay)
+app.command("send", rich_help_panel=OPERATE)(sending.send)
+app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)
+app.add_typer(keys.app, name="key", rich_help_panel=OPERATE)
+app.command("migrate", rich_help_panel=DATABASE)(database.migrate)
+app.add_typer(database.app, name="db", rich_help_panel=DATABASE)

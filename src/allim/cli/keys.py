@@ -1,0 +1,93 @@
+"""`allim key …`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
+from typing import Annotated, TypeVar
+
+import typer
+
+from allim.base.errors import NotFound
+from allim.cli.start import start
+from allim.database.pool import Database
+
+app = typer.Typer(help="API keys.", no_args_is_help=True, rich_markup_mode="markdown")
+
+Answer = TypeVar("Answer")
+
+
+class Scope(StrEnum):
+    """What a key allows."""
+
+    SEND = "send"
+    READ = "read"
+    OPERATE = "operate"
+    ADMIN = "admin"
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Who will use it; letters and digits.")],
+    scope: Annotated[
+        list[Scope] | None,
+        typer.Option(help="What it allows; may be given several times.  [send and read]"),
+    ] = None,
+    tenant: Annotated[
+        int | None, typer.Option(help="The one tenant that it may see.  [all]", min=1)
+    ] = None,
+) -> None:
+    """Create a key and print its token, which is shown this once and stored as a hash.
+
+    `allim key create shop --scope send`
+    """
+    from allim.web.access import AccessScope
+    from allim.web.keys import create_key
+
+    scopes = [AccessScope(one.value) for one in scope or (Scope.SEND, Scope.READ)]
+    token = _with_database(lambda database: create_key(database, name, scopes, tenant_id=tenant))
+    typer.echo(token)
+    typer.echo("From now on every request needs a key:  Authorization: Bearer <token>", err=True)
+
+
+@app.command("list")
+def list_() -> None:
+    """List the keys of the database, without their tokens."""
+    from allim.web.keys import StoredKey, list_keys
+
+    keys: Sequence[StoredKey] = _with_database(list_keys)
+    if not keys:
+        typer.echo("no keys: requests are answered without one, on loopback addresses only")
+    for key in keys:
+        state = f"revoked {key.revoked_at:%Y-%m-%d}" if key.revoked_at else "valid"
+        tenant = f"tenant {key.tenant_id}" if key.tenant_id else "every tenant"
+        typer.echo(
+            f"{key.id:>4}  {key.name:<24} {'+'.join(key.scopes):<24} {tenant:<14}"
+            f" since {key.created_at:%Y-%m-%d}  {state}"
+        )
+
+
+@app.command()
+def revoke(
+    identity: Annotated[int, typer.Argument(help="The number of the key in `allim key list`.")],
+) -> None:
+    """Revoke a key; running processes notice within seconds."""
+    from allim.web.keys import revoke_key
+
+    if not _with_database(lambda database: revoke_key(database, identity)):
+        raise NotFound("key_not_found", f"there is no valid key {identity}")
+    typer.echo(f"revoked {identity}")
+
+
+def _with_database(use: Callable[[Database], Awaitable[Answer]]) -> Answer:
+    environment, _ = start(quiet=True)
+    from allim.composition.opening import connected, open_store
+
+    with open_store(environment) as store:
+
+        async def run() -> Answer:
+            async with connected(store, environment, "allim key") as database:
+                return await use(database)
+
+        return asyncio.run(run())

@@ -1,0 +1,72 @@
+"""`allim up`, `allim api`, `allim relay`: the programs that stay."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from allim.cli.start import start
+
+Host = Annotated[
+    str | None, typer.Option(help="Address to listen on.  [ALLIM_HOST, default 127.0.0.1]")
+]
+Port = Annotated[
+    int | None, typer.Option(help="Port to listen on, 0 for a free one.  [ALLIM_PORT, 18080]")
+]
+
+
+class BoxName(StrEnum):
+    """The boxes that a relay may empty."""
+
+    DELIVERIES = "deliveries"
+
+
+def up(host: Host = None, port: Port = None) -> None:
+    """Run everything in one process: the API and relays for every channel.
+
+    Stops gracefully on SIGTERM and Ctrl-C: claims no more, ends what is in flight.
+    """
+    environment, writer = start(_address(host, port))
+    from allim.composition.opening import open_store
+    from allim.composition.running import run, run_up
+
+    with open_store(environment) as store:
+        run(run_up(store, environment, writer))
+
+
+def api(host: Host = None, port: Port = None) -> None:
+    """Run the HTTP API alone. It accepts and stores; relays elsewhere deliver."""
+    environment, writer = start(_address(host, port))
+    from allim.composition.opening import open_store
+    from allim.composition.running import run, run_api
+
+    with open_store(environment) as store:
+        run(run_api(store, environment, writer))
+
+
+def relay(
+    box: Annotated[
+        BoxName, typer.Argument(help="What to deliver from.", show_default=True)
+    ] = BoxName.DELIVERIES,
+    channel: Annotated[
+        list[str] | None,
+        typer.Option(help="Deliver only this channel; may be given several times.  [all]"),
+    ] = None,
+) -> None:
+    """Run a relay alone: it claims deliveries and sends them.
+
+    Run as many as you like, anywhere; nothing but the database coordinates them.
+    """
+    environment, writer = start()
+    from allim.composition.opening import open_store
+    from allim.composition.running import run, run_relay
+
+    assert box is BoxName.DELIVERIES
+    with open_store(environment) as store:
+        run(run_relay(store, environment, writer, channels=channel or ()))
+
+
+def _address(host: str | None, port: int | None) -> dict[str, str | None]:
+    return {"ALLIM_HOST": host, "ALLIM_PORT": None if port is None else str(port)}

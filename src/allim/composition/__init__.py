@@ -1,0 +1,1 @@
+"""How the parts become programs: which database, which relays, which server, and how they stop."""

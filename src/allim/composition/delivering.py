@@ -1,0 +1,137 @@
+"""A relay of deliveries with everything it needs: channels, policies, rates, wakes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from allim.base.errors import ConfigurationError
+from allim.base.settings import Environment
+from allim.channels.channel import Channel, Message, RecipientKind
+from allim.channels.registry import close_channels, make_channels, make_http, make_services
+from allim.composition.settings import RelaySettings
+from allim.database.pool import Database
+from allim.database.wakes import Listener, Waker
+from allim.hub.delivery_box import DeliveryBox
+from allim.hub.endpoints import DisabledTargets, EndpointBook
+from allim.hub.rates import SharedRates
+from allim.relay.lane import Lane
+from allim.relay.observer import Observer
+from allim.relay.policy import ChannelPolicy, combine
+from allim.relay.relay import Relay, worker_name
+from allim.relay.wake import WakeSignal
+
+log = logging.getLogger("allim")
+
+CAN_BE_GONE = frozenset({RecipientKind.URL, RecipientKind.SLACK_WEBHOOK})
+"""Kinds of recipient that may say for good that they are gone (HTTP 410)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """The channels of this process, and what is known of their targets."""
+
+    channels: Mapping[str, Channel]
+    endpoints: EndpointBook
+
+
+@asynccontextmanager
+async def open_channels(
+    database: Database,
+    environment: Environment,
+    *,
+    print_line: Callable[[str], None] | None = None,
+) -> AsyncIterator[Ways]:
+    """Every channel; closed at the end, the HTTP client last."""
+    endpoints = EndpointBook(database)
+    http = make_http(environment)
+    try:
+        services = make_services(http, secrets_for=endpoints.secrets_for, print_line=print_line)
+        channels = make_channels(environment, services)
+        try:
+            yield Ways(channels, endpoints)
+        finally:
+            await close_channels(channels)
+    finally:
+        await http.close()
+
+
+class Wakes:
+    """Tells lanes that there is work: those of this process at once, other processes after."""
+
+    def __init__(self, waker: Waker, signal: WakeSignal | None = None) -> None:
+        self._waker = waker
+        self._signal = signal
+
+    def __call__(self, lanes: Collection[str]) -> None:
+        """Wake lanes; called after a commit, on the event loop."""
+        if self._signal is not None:
+            self._signal.wake(lanes)
+        self._waker.wake(lanes)
+
+
+@asynccontextmanager
+async def listening(database: Database, signal: WakeSignal) -> AsyncIterator[None]:
+    """Hear wakes of other processes."""
+
+    def on_listening(heard: bool) -> None:
+        signal.listening = heard
+        if heard:
+            signal.wake_all()
+
+    async with Listener(database, signal.wake, on_listening):
+        yield
+
+
+def make_relay(
+    database: Database,
+    ways: Ways,
+    environment: Environment,
+    *,
+    signal: WakeSignal,
+    wakes: Wakes,
+    observe: Callable[[str], Observer],
+    only: Sequence[str] = (),
+) -> Relay[Message]:
+    """A relay for every channel, or for those named in `only`; `observe` is told its name.
+
+    Raises ConfigurationError for a channel that there is none of.
+    """
+    worker = worker_name()
+    lanes = [
+        Lane(name, ways.channels[name], _policy(name, ways))
+        for name in _chosen(ways.channels, only)
+    ]
+    for lane in lanes:
+        configured = ways.channels[lane.name].configured()
+        level = logging.INFO if configured.mode == "live" else logging.WARNING
+        log.log(level, "channel %s is %s: %s", lane.name, configured.mode, configured.detail)
+    return Relay(
+        DeliveryBox(database, wake=wakes),
+        lanes,
+        wake=signal,
+        limits=environment.read(RelaySettings).limits(),
+        rates=SharedRates(database),
+        observer=observe(worker),
+        worker=worker,
+    )
+
+
+def _chosen(channels: Mapping[str, Channel], only: Sequence[str]) -> Sequence[str]:
+    names = [name.upper() for name in only] or list(channels)
+    for name in names:
+        if name not in channels:
+            raise ConfigurationError(
+                f"there is no channel {name}; there are {', '.join(sorted(channels))}"
+            )
+    return list(dict.fromkeys(names))
+
+
+def _policy(name: str, ways: Ways) -> ChannelPolicy[Message] | None:
+    """The rules of one lane that are neither the engine's nor the channel's."""
+    policies: list[ChannelPolicy[Message]] = []
+    if ways.channels[name].recipient_kind in CAN_BE_GONE:
+        policies.append(DisabledTargets(ways.endpoints))
+    return combine(policies)

@@ -1,0 +1,275 @@
+"""What is made of a relay's doings: metrics, one wide line an attempt, and spans."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import UUID
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from allim.base.logging import Event, LogWriter, now
+from allim.base.telemetry import (
+    CALL_BUCKETS,
+    LATENCY_BUCKETS,
+    RETRY_BUCKETS,
+    Histogram,
+    TraceContext,
+    Words,
+    real_tracer,
+    trace_id_of,
+)
+from allim.relay.observer import Settled
+from allim.relay.settlement import Transition
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+log = logging.getLogger("allim.relay")
+
+REASONS = 100
+"""How many reasons of one lane are told apart in metrics."""
+BREAKERS_SHOWN = 100
+DATABASE_NOTICE_SECONDS = 10.0
+FINISHED = frozenset({Transition.COMPLETE, Transition.ACCEPT, Transition.SKIP, Transition.BURY})
+TROUBLE = frozenset({Transition.BURY, Transition.HOLD})
+
+
+class Traced(Protocol):
+    """What telemetry wants to know of a work's content."""
+
+    @property
+    def notification_id(self) -> UUID:
+        """What it belongs to."""
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was asked for."""
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace that asked for it."""
+
+
+class RelayTelemetry(Collector):
+    """Implements relay.observer.Observer; a prometheus collector of what it counted.
+
+    Lines of a batch are written together. Used from the event loop only; a scrape from
+    another thread reads numbers that may be a moment apart.
+    """
+
+    def __init__(self, worker: str, writer: LogWriter) -> None:
+        self._worker = worker
+        self._writer = writer
+        self._lines = writer.logs(logging.INFO)
+        self._tracer: Tracer | None = real_tracer("allim.relay")
+        self._attempts: Counter[tuple[str, str, str | None]] = Counter()
+        self._reasons: dict[str, Words] = defaultdict(lambda: Words(REASONS))
+        self._calls: dict[str, Histogram] = defaultdict(lambda: Histogram(CALL_BUCKETS))
+        self._latency: dict[str, Histogram] = defaultdict(lambda: Histogram(LATENCY_BUCKETS))
+        self._retries: dict[str, Histogram] = defaultdict(lambda: Histogram(RETRY_BUCKETS))
+        self._claimed: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._rescued: Counter[str] = Counter()
+        self._expired = 0
+        self._opened: Counter[str] = Counter()
+        self._open: set[tuple[str, str]] = set()
+        self._database_lost: Counter[str] = Counter()
+        self._database_noticed = -DATABASE_NOTICE_SECONDS
+
+    # As an observer
+
+    def claimed(self, lane: str, count: int) -> None:
+        """Count."""
+        self._claimed[lane] += count
+
+    def settled(self, lane: str, batch: Sequence[Settled]) -> None:
+        """Count, write the lines of the batch, and tell the spans."""
+        stamp, moment = now(), time.time()
+        attempts, calls = self._attempts, self._calls[lane]
+        lines: list[Event] = []
+        for item in batch:
+            settlement = item.settlement
+            outcome, transition = settlement.outcome, settlement.transition
+            work = settlement.work
+            if item.landed:
+                attempts[lane, outcome.kind, settlement.code] += 1
+                if item.seconds:
+                    calls.observe(item.seconds)
+                if transition in FINISHED:
+                    self._retries[lane].observe(work.retry_count)
+                if transition is Transition.COMPLETE:
+                    waited = moment - work.content.created_at.timestamp()
+                    self._latency[lane].observe(max(waited, 0.0))
+            else:
+                self._refused[lane] += 1
+            if self._lines:
+                lines.append(self._line(lane, item, stamp))
+        if lines:
+            self._writer.write(lines)
+        if self._tracer is not None:
+            self._trace(self._tracer, lane, batch)
+
+    def rescued(self, lane: str, count: int) -> None:
+        """Count, and say so: a relay died or was cut off."""
+        self._rescued[lane] += count
+        log.warning("%d leases of %s had run out; their work was taken over", count, lane)
+
+    def expired(self, count: int) -> None:
+        """Count."""
+        self._expired += count
+
+    def breaker(self, lane: str, target: str, *, is_open: bool) -> None:
+        """Keep which are open, and say so."""
+        if is_open:
+            self._opened[lane] += 1
+            self._open.add((lane, target))
+            log.warning("%s: %s fails, so it is left alone for a while", lane, target)
+        else:
+            self._open.discard((lane, target))
+            log.info("%s: %s works again", lane, target)
+
+    def database_lost(self, lane: str, error: str) -> None:
+        """Count, and say so now and then: every lane meets it over and over."""
+        self._database_lost[lane] += 1
+        if time.monotonic() - self._database_noticed >= DATABASE_NOTICE_SECONDS:
+            self._database_noticed = time.monotonic()
+            log.warning("the database is gone, trying again: %s", error)
+
+    # As a collector
+
+    def collect(self) -> Iterable[Metric]:
+        """The figures."""
+        yield self._attempts_metric()
+        yield _histogram(
+            "allim_attempt_seconds", "How long a call to a channel's target took.", self._calls
+        )
+        yield _histogram(
+            "allim_end_to_end_seconds",
+            "From the request's arrival to success, with every wait and retry between.",
+            self._latency,
+        )
+        yield _histogram(
+            "allim_retry_count", "Retries spent on deliveries that came to an end.", self._retries
+        )
+        yield _counter("allim_claimed", "Deliveries claimed.", self._claimed)
+        yield _counter(
+            "allim_settles_refused",
+            "Settles that changed nothing, because the claim had been taken over.",
+            self._refused,
+        )
+        yield _counter(
+            "allim_rescues", "Deliveries taken over because their lease had run out.", self._rescued
+        )
+        yield _counter("allim_breaker_opened", "Circuit breakers that opened.", self._opened)
+        yield _counter(
+            "allim_database_lost", "Claims and settles that met no database.", self._database_lost
+        )
+        expired = CounterMetricFamily("allim_expired", "Deliveries that reached expires_at.")
+        expired.add_metric([], self._expired)
+        yield expired
+        breakers = GaugeMetricFamily(
+            "allim_breaker_open", "Targets left alone now (1).", labels=["channel", "target"]
+        )
+        for lane, target in sorted(self._open)[:BREAKERS_SHOWN]:
+            breakers.add_metric([lane, target], 1.0)
+        yield breakers
+
+    def _attempts_metric(self) -> Metric:
+        metric = CounterMetricFamily(
+            "allim_attempts",
+            "Attempts settled, by what became of them.",
+            labels=["channel", "outcome", "reason"],
+        )
+        sums: Counter[tuple[str, str, str]] = Counter()
+        for (lane, kind, code), count in list(self._attempts.items()):
+            reason = self._reasons[lane].bounded(code) if code else ""
+            sums[lane, str(kind).lower(), reason] += count
+        for labels, count in sums.items():
+            metric.add_metric(labels, count)
+        return metric
+
+    # Lines and spans
+
+    def _line(self, lane: str, item: Settled, stamp: str) -> Event:
+        settlement = item.settlement
+        work, outcome = settlement.work, settlement.outcome
+        content: Traced = work.content
+        return {
+            "time": stamp,
+            "level": "warning" if settlement.transition in TROUBLE else "info",
+            "event": "attempt" if item.landed else "attempt lost its claim",
+            "delivery_id": work.id,
+            "notification_id": content.notification_id,
+            "channel": lane,
+            "target": item.target or None,
+            "attempt": work.attempt_no,
+            "outcome": outcome.kind,
+            "code": settlement.code,
+            "transition": settlement.transition,
+            "http_status": outcome.http_status,
+            "seconds": round(item.seconds, 6),
+            "retry_count": work.retry_count + settlement.spent,
+            "next_delay": settlement.delay,
+            "trace_id": trace_id_of(content.traceparent),
+            "worker": self._worker,
+        }
+
+    def _trace(self, tracer: Tracer, lane: str, batch: Sequence[Settled]) -> None:
+        from opentelemetry import trace
+        from opentelemetry.context import Context
+
+        ended = time.time_ns()
+        for item in batch:
+            work, outcome = item.settlement.work, item.settlement.outcome
+            parent = TraceContext.parse(work.content.traceparent)
+            context = None
+            if parent is not None:
+                span_of_caller = trace.NonRecordingSpan(parent.span_context())
+                context = trace.set_span_in_context(span_of_caller)
+            attributes: dict[str, Any] = {
+                "allim.delivery_id": work.id,
+                "allim.notification_id": str(work.content.notification_id),
+                "allim.channel": lane,
+                "allim.attempt": work.attempt_no,
+                "allim.outcome": str(outcome.kind),
+                "server.address": item.target,
+            }
+            if item.settlement.code:
+                attributes["allim.code"] = item.settlement.code
+            if outcome.http_status:
+                attributes["http.response.status_code"] = outcome.http_status
+            span = tracer.start_span(
+                f"deliver {lane}",
+                context=context or Context(),
+                kind=trace.SpanKind.CLIENT,
+                attributes=attributes,
+                start_time=ended - int(item.seconds * 1e9),
+            )
+            if item.settlement.transition in TROUBLE or item.settlement.spent:
+                span.set_status(trace.StatusCode.ERROR, item.settlement.code)
+            span.end(ended)
+
+
+def _counter(name: str, words: str, counts: Counter[str]) -> Metric:
+    metric = CounterMetricFamily(name, words, labels=["channel"])
+    for lane, count in list(counts.items()):
+        metric.add_metric([lane], count)
+    return metric
+
+
+def _histogram(name: str, words: str, histograms: dict[str, Histogram]) -> Metric:
+    metric = HistogramMetricFamily(name, words, labels=["channel"])
+    for lane, histogram in list(histograms.items()):
+        metric.add_metric([lane], histogram.cumulative(), histogram.total)
+    return metric
