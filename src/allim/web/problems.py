@@ -131,12 +131,15 @@ def install(app: FastAPI) -> None:
 
 
 def _methods(app: FastAPI, request: Request) -> Sequence[str]:
-    methods: set[str] = set()
-    for route in app.router.routes:
-        match, _ = route.matches(request.scope)
-        if match is not Match.NONE:
-            methods |= getattr(route, "methods", None) or set()
-    return sorted(methods)
+    """Asked of the routes method by method: one path may be served by several of them."""
+    return [
+        method
+        for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in app.router.routes
+        )
+    ]
 
 
 def _invalid(found: Sequence[ErrorDetails] | Sequence[Any], *, body: bool) -> RequestError:
@@ -158,7 +161,7 @@ def _field_problem(details: Any, body: bool) -> FieldProblem:
     if code == "missing":
         message = "is required"
     if not body and location and location[0] != "body":
-        return FieldProblem(str(location[-1]), code, message)
+        return FieldProblem(str(location[min(1, len(location) - 1)]), code, message)
     return FieldProblem(_pointer(location if body else location[1:]), code, message)
 
 
