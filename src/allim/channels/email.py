@@ -190,8 +190,7 @@ class EmailChannel:
         code, sentence = failure.code, str(failure)
         if _is_ours(failure):
             log.error("smtp_refuses_us", target=self.only_target, code=code, stage=failure.stage)
-            ours = "smtp_auth_failed" if _about_login(failure) else f"smtp_{failure.stage}_refused"
-            return Outcome.fault(ours, sentence)
+            return Outcome.fault(_our_fault(failure), sentence)
         if code == "smtputf8_unsupported":
             return Outcome.refused(code, sentence)
         if failure.reply is None:
@@ -234,9 +233,15 @@ def make(environment: Environment, services: ChannelServices) -> EmailChannel:
 
 def _is_ours(failure: SmtpFailure) -> bool:
     """Whether the server refuses us, whatever the message."""
-    if failure.code in ("tls_failed", "unusable_server") or _about_login(failure):
+    if failure.code in ("tls_failed", "unusable") or _about_login(failure):
         return True
     return failure.stage is Stage.CONNECT and failure.reply is not None and failure.reply[0] >= 500
+
+
+def _our_fault(failure: SmtpFailure) -> str:
+    if _about_login(failure):
+        return "smtp_auth_failed"
+    return "smtp_refuses_us" if failure.reply else f"smtp_{failure.code}"
 
 
 def _about_login(failure: SmtpFailure) -> bool:

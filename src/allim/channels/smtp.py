@@ -337,7 +337,7 @@ def _failure(error: Exception, stage: Stage) -> SmtpFailure:
         return SmtpFailure(
             "connection_lost", f"lost at the {stage}", stage=stage, ambiguous=_late(stage)
         )
-    return SmtpFailure("unusable_server", _without_secrets(error), stage=stage)
+    return SmtpFailure("unusable", _without_secrets(error), stage=stage)
 
 
 def _late(stage: Stage) -> bool:
