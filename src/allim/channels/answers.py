@@ -50,7 +50,8 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
         return float(value[:9])
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, TypeError, IndexError, OverflowError):
+        # Which of them depends on the Python version and on how odd the date is.
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
