@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from allim.cli import database, doctor, keys, programs, sending
+from allim.cli import benching, database, demo, doctor, keys, programs, sending
 
 EPILOG = """\
 **Try it:** `allim up`, then open http://127.0.0.1:18080/docs
@@ -18,6 +18,7 @@ Allim runs a PostgreSQL of its own under `ALLIM_HOME` (`./.allim`).
 RUN = "Run"
 OPERATE = "Operate"
 DATABASE = "Database"
+TRY = "Try"
 
 app = typer.Typer(
     name="allim",
@@ -56,5 +57,7 @@ app.command("relay", rich_help_panel=RUN)(programs.relay)
 app.command("send", rich_help_panel=OPERATE)(sending.send)
 app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)
 app.add_typer(keys.app, name="key", rich_help_panel=OPERATE)
+app.command("demo", rich_help_panel=TRY)(demo.demo)
+app.command("bench", rich_help_panel=TRY)(benching.bench)
 app.command("migrate", rich_help_panel=DATABASE)(database.migrate)
 app.add_typer(database.app, name="db", rich_help_panel=DATABASE)

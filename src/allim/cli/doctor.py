@@ -2,6 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+
+import typer
+
+from allim.cli.start import start
+
+MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "wrong": ("✗", "red")}
+
 
 def doctor() -> None:
-    """Check every configured connection and say what is wrong and what to do."""
+    """Check every configured connection; say what is wrong and what to do.
+
+    Exit code 0 when nothing is wrong, else 1. Sends nothing to anybody.
+    """
+    environment, _ = start(quiet=True)
+    from allim.composition.diagnosis import Verdict, examine
+    from allim.composition.opening import open_store
+
+    async def run() -> int:
+        found_wrong = 0
+        async for finding in examine(store, environment):
+            mark, colour = MARKS[finding.verdict]
+            if sys.stdout.encoding.lower().replace("-", "") != "utf8":
+                mark = finding.verdict.upper()
+            typer.echo(f"{typer.style(mark, fg=colour)} {finding.about:<17} {finding.words}")
+            if finding.remedy:
+                typer.echo(f"  {'':<17} → {finding.remedy}")
+            found_wrong += finding.verdict is Verdict.WRONG
+        return found_wrong
+
+    with open_store(environment, migrated=False) as store:
+        found_wrong = asyncio.run(run())
+    if found_wrong:
+        typer.echo(f"\n{found_wrong} wrong")
+        raise typer.Exit(1)
+    typer.echo("\nnothing is wrong")

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
-from allim.base.errors import EmbeddedServerError
+from allim.base.errors import DatabaseUnavailable, EmbeddedServerError
 from allim.base.settings import Environment
 from allim.composition.settings import DatabaseSettings
 from allim.database.embedded import EmbeddedServer, EmbeddedSettings
@@ -58,7 +58,10 @@ def open_store(
         store = Store(settings.database_url.get_secret_value())
         check_url(store.url)
         if migrated:
-            check_schema(store.url)
+            try:
+                check_schema(store.url)
+            except DatabaseUnavailable as error:
+                raise DatabaseUnavailable(f"DATABASE_URL {store.shown}: {error}") from error
         log.info("database: %s", store.shown)
         yield store
         return

@@ -108,7 +108,14 @@ async def _api(
 
     settings = environment.read(AccessSettings)
     refuse_open_bind(settings.allim_host, await keys_exist(database, environment))
-    app = create_app(database, ways.channels, environment, on_commit=wakes, registry=registry)
+    app = create_app(
+        database,
+        ways.channels,
+        environment,
+        on_commit=wakes,
+        registry=registry,
+        endpoints=ways.endpoints,
+    )
     listener = bind(settings.allim_host, settings.allim_port)
     server = HttpServer(app)
 
