@@ -13,8 +13,9 @@ from psycopg.rows import TupleRow
 from allim.base.clock import SYSTEM_CLOCK, Clock
 from allim.base.errors import DatabaseUnavailable
 from allim.channels.channel import Message
-from allim.database.pool import Database, database_errors
+from allim.database.pool import PIN_PLANS, Database, database_errors
 from allim.hub.settling import (
+    PROVIDER_ID_LIMIT,
     STATEMENTS,
     UNKNOWN_RECEIPT,
     Settled,
@@ -23,11 +24,13 @@ from allim.hub.settling import (
     read_settled,
     receipt_verdict,
     settle_families,
+    storable,
 )
 from allim.relay.box import Backlog, Claim, LeaseKeeper
 from allim.relay.low_water import LowWaterMarks, Snapshot
 from allim.relay.outcomes import Outcome
 from allim.relay.policy import ChannelPolicy
+from allim.relay.rates import RESERVED
 from allim.relay.settlement import Settlement, Transition
 from allim.relay.work import Work
 
@@ -81,8 +84,10 @@ class DeliveryBox:
             "token": token,
             "limit": limit,
             "marks": asked_from,
+            "highest": marks.highest,
             "worker": worker,
             "lease": lease,
+            "reserved": RESERVED,
         }
         refused: Mapping[int, Outcome] = {}
         if policy is None:
@@ -96,8 +101,9 @@ class DeliveryBox:
                 works = _works(rows, lane, token, deadline)
                 if works:
                     refused = await policy.on_attempt(tx, works)
-        reached, snapshot, unlisted, more_timed = rows[0][:4]
-        lowered = marks.advance(reached, Snapshot.parse(snapshot, unlisted), asked_from)
+        reached, snapshot, unlisted, own, more_timed = rows[0][:5]
+        seen = Snapshot.parse(snapshot, unlisted, own and int(own))
+        lowered = marks.advance(reached, seen, asked_from)
         return Claim(works, refused, look_again=lowered or (more_timed and bool(works)))
 
     async def settle(
@@ -142,12 +148,12 @@ class DeliveryBox:
 
     async def record_provider_id(self, works: Sequence[Work[Message]], provider_id: str) -> bool:
         """Store a provider's id on running attempts; False unless all claims are still ours."""
-        rows = await self._database.fetch(
+        rows = await self._database.run_pinned(
             STATEMENTS["record_provider_id"],
             {
                 "ids": array_literal([work.id for work in works]),
                 "tokens": array_literal([work.claim_token for work in works]),
-                "provider_id": provider_id,
+                "provider_id": storable(provider_id, PROVIDER_ID_LIMIT),
             },
         )
         return bool(rows[0][0])
@@ -235,10 +241,10 @@ class _DeliveryLeaseKeeper:
         }
         try:
             with database_errors():
-                cursor = self._connected().execute(
-                    STATEMENTS["extend"], parameters, prepare=self._prepare
-                )
-                return {row[0] for row in cursor}
+                connection = self._connected()
+                with connection.transaction():
+                    connection.execute(PIN_PLANS)
+                    return {row[0] for row in connection.execute(STATEMENTS["extend"], parameters)}
         except DatabaseUnavailable:
             self.close()
             raise
@@ -286,7 +292,7 @@ def _works(rows: Sequence[TupleRow], lane: str, token: str, deadline: float) -> 
             data,
             created_at,
             traceparent,
-        ) = row[4:]
+        ) = row[5:]
         if delivery_id is None:
             break
         content = Message(

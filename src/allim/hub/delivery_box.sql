@@ -6,8 +6,11 @@
 -- Needs delivery_timed and delivery_new. now() and not clock_timestamp(): a volatile function
 -- is no index condition. The marks (one per priority) let it pass over what was claimed
 -- before; the first row tells the new marks and the snapshot by which they are followed.
--- One token proves the whole claim; a rescue gives each row another.
--- `passed_over` holds a mark back at work that another transaction has locked: it may roll back.
+-- A mark rises to the highest id met so far or now, but not past work that is left:
+-- `passed_over` finds the first that the limit left out, or that another transaction has locked
+-- (it may roll back). Of the lowest n + 1 ids at most n were taken, so it need look no further.
+-- One token proves the whole claim; a rescue gives each row another. A receipt is of one
+-- attempt: what came for an earlier one must not be read when this one is settled.
 WITH timed AS MATERIALIZED (
     SELECT id FROM delivery
      WHERE channel = %(channel)s AND status IN ('PENDING', 'FAILED') AND next_retry_at <= now()
@@ -16,8 +19,9 @@ WITH timed AS MATERIALIZED (
      LIMIT (%(limit)s::int + 1) / 2
        FOR NO KEY UPDATE SKIP LOCKED
 ), marks AS MATERIALIZED (
-    SELECT mark, (place - 1)::smallint AS priority
-      FROM unnest(%(marks)s::bigint[]) WITH ORDINALITY AS m (mark, place)
+    SELECT mark, highest, (place - 1)::smallint AS priority
+      FROM unnest(%(marks)s::bigint[], %(highest)s::bigint[])
+           WITH ORDINALITY AS m (mark, highest, place)
 ), fresh AS MATERIALIZED (
     SELECT marks.priority, due.id
       FROM marks CROSS JOIN LATERAL (
@@ -30,31 +34,36 @@ WITH timed AS MATERIALIZED (
              FOR NO KEY UPDATE SKIP LOCKED) AS due
      LIMIT %(limit)s::int - (SELECT count(*) FROM timed)
 ), reached AS MATERIALIZED (
-    SELECT priority, max(id) AS id FROM fresh GROUP BY priority
+    SELECT marks.priority, marks.mark, count(fresh.id) AS taken,
+           greatest(marks.highest, max(fresh.id)) AS id
+      FROM marks LEFT JOIN fresh USING (priority)
+     GROUP BY marks.priority, marks.mark, marks.highest
 ), passed_over AS (
     SELECT priority, min(id) AS id
       FROM (SELECT reached.priority, seen.id
-              FROM reached JOIN marks USING (priority) CROSS JOIN LATERAL (
+              FROM reached CROSS JOIN LATERAL (
                   SELECT id FROM delivery
                    WHERE channel = %(channel)s AND priority = reached.priority
-                     AND id + 0 > marks.mark AND id + 0 <= reached.id
+                     AND id + 0 > reached.mark AND id + 0 <= reached.id
                      AND status = 'PENDING' AND next_retry_at IS NULL
                      AND (expires_at IS NULL OR expires_at > now())
-                   ORDER BY id + 0) AS seen
+                   ORDER BY id + 0
+                   LIMIT reached.taken + 1) AS seen
             EXCEPT ALL
             SELECT priority, id FROM fresh) AS locked
      GROUP BY priority
 ), progress AS MATERIALIZED (
-    SELECT array_agg(coalesce(passed_over.id - 1, reached.id, marks.mark) ORDER BY priority) AS marks,
+    SELECT array_agg(coalesce(passed_over.id - 1, reached.id) ORDER BY priority) AS marks,
            pg_current_snapshot()::text AS snapshot,
            age(pg_snapshot_xmax(pg_current_snapshot())::xid) AS unlisted,
+           pg_current_xact_id_if_assigned()::text AS own,
            (SELECT count(*) FROM timed) = (%(limit)s::int + 1) / 2 AS more_timed
-      FROM marks LEFT JOIN reached USING (priority) LEFT JOIN passed_over USING (priority)
+      FROM reached LEFT JOIN passed_over USING (priority)
 ), claimed AS (
     UPDATE delivery AS d
        SET status = 'PROCESSING', claim_token = %(token)s::uuid, attempts = d.attempts + 1,
            lease_owner = %(worker)s, lease_until = clock_timestamp() + %(lease)s * interval '1 second',
-           updated_at = now()
+           receipt_status = NULL, receipt_at = NULL, updated_at = now()
       FROM (SELECT id FROM timed UNION ALL SELECT id FROM fresh) AS due
      WHERE d.id = due.id
     RETURNING d.*
@@ -64,10 +73,10 @@ WITH timed AS MATERIALIZED (
 )
 SELECT CASE WHEN row_number() OVER () = 1 THEN progress.marks END,
        CASE WHEN row_number() OVER () = 1 THEN progress.snapshot END,
-       progress.unlisted, progress.more_timed,
+       progress.unlisted, progress.own, progress.more_timed,
        d.id, d.attempts, d.retry_count, d.max_attempts, d.rescue_count,
        d.then_steps IS NOT NULL OR d.fallback_steps IS NOT NULL,
-       d.error_code = 'rate_limited' AND d.next_retry_at > now() - interval '5 seconds',
+       d.error_code = %(reserved)s AND d.next_retry_at > now() - interval '5 seconds',
        d.notification_id, d.recipient, d.template_code, nullif(d.payload, '{}'), d.row_key, d.tenant_id,
        d.provider_id, d.error_code, d.guard,
        n.title, n.message, n.type, n.source, nullif(n.data, '{}'), n.created_at, n.traceparent
@@ -92,7 +101,7 @@ WITH lost AS MATERIALIZED (
      WHERE d.id = lost.id
     RETURNING d.*
 )
-SELECT NULL, NULL, NULL, NULL,
+SELECT NULL, NULL, NULL, NULL, NULL,
        d.id, d.attempts, d.retry_count, d.max_attempts, d.rescue_count,
        d.then_steps IS NOT NULL OR d.fallback_steps IS NOT NULL,
        false,
@@ -132,17 +141,18 @@ WITH s AS MATERIALIZED (
            provider_message_id = coalesce(s.provider_message_id, d.provider_message_id),
            receipt_status = coalesce(s.receipt, d.receipt_status),
            receipt_at = CASE WHEN s.receipt IS NULL THEN d.receipt_at ELSE clock_timestamp() END,
-           sent_at = CASE WHEN s.status IN ('SUCCESS', 'ACCEPTED')
-                          THEN coalesce(d.sent_at, clock_timestamp()) ELSE d.sent_at END,
+           sent_at = CASE WHEN s.status IN ('SUCCESS', 'ACCEPTED') AND s.token IS NOT NULL
+                          THEN clock_timestamp() ELSE d.sent_at END,
            superseded_by = CASE WHEN s.status = 'DEAD' AND d.fallback_steps IS NOT NULL
                                 THEN nextval('delivery_id_seq') ELSE d.superseded_by END,
            claim_token = NULL, lease_owner = NULL, lease_until = NULL, updated_at = now()
       FROM s
      WHERE d.id = s.id
-       AND CASE WHEN s.token IS NULL THEN d.status = 'ACCEPTED' AND d.provider_id = s.provider_id
+       AND CASE WHEN s.token IS NULL THEN d.status = 'ACCEPTED' AND d.provider_id IS NOT DISTINCT FROM s.provider_id
                 ELSE d.status = 'PROCESSING' AND d.claim_token = s.token END
     RETURNING d.id, d.attempts, d.status, d.notification_id, d.tenant_id, d.priority, d.expires_at,
-              d.then_steps, d.fallback_steps, d.superseded_by, d.receipt_status, s.token,
+              d.then_steps, d.fallback_steps, d.superseded_by, d.receipt_status,
+              d.provider_id AS known_as, s.token,
               s.outcome, s.code, s.error, s.http_status, s.response, s.provider_id, s.receipt
 ), closed AS (
     UPDATE delivery_attempt AS a
@@ -188,7 +198,8 @@ WITH s AS MATERIALIZED (
 SELECT settled.id, settled.status, settled.receipt_status,
        (SELECT array_agg(born.channel) FROM born WHERE born.parent_id = settled.id),
        settled.status = 'DEAD' AND settled.superseded_by IS NOT NULL
-           AND NOT EXISTS (SELECT FROM born WHERE born.id = settled.superseded_by)
+           AND NOT EXISTS (SELECT FROM born WHERE born.id = settled.superseded_by),
+       settled.known_as
   FROM settled
 
 -- name: forget_unborn_fallback
@@ -197,6 +208,7 @@ UPDATE delivery SET superseded_by = NULL, updated_at = now() WHERE id = ANY (%(i
 
 -- name: record_provider_id
 -- Before anything irrevocable is sent: durable, and only while every claim is ours.
+-- Primary keys only.
 WITH held AS MATERIALIZED (
     SELECT d.id, d.attempts
       FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[]) AS s (id, token)
@@ -215,6 +227,7 @@ WITH held AS MATERIALIZED (
 SELECT ours FROM whole
 
 -- name: extend
+-- Primary key only.
 UPDATE delivery AS d
    SET lease_until = clock_timestamp() + %(lease)s * interval '1 second', updated_at = now()
   FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[]) AS s (id, token)
@@ -262,25 +275,31 @@ SELECT channel,
 -- Needs delivery_parked.
 SELECT channel, count(*) FROM delivery WHERE status IN ('DEAD', 'HELD') GROUP BY channel
 
--- name: lock_receipt
--- The attempt that a receipt speaks of, by delivery and provider id.
-SELECT d.id, d.status, d.provider_id, d.attempts, d.retry_count, d.max_attempts, d.channel,
-       d.notification_id
+-- name: receipt_family
+-- Whose attempt a receipt speaks of. Not locked: the notification comes first, and neither of
+-- these ever changes. Primary keys only.
+SELECT d.notification_id
   FROM delivery AS d
  WHERE d.id = %(id)s
    AND EXISTS (SELECT FROM delivery_attempt AS a
                 WHERE a.delivery_id = d.id AND a.provider_id = %(provider_id)s)
-   FOR NO KEY UPDATE OF d
+
+-- name: lock_receipt
+SELECT d.status FROM delivery AS d WHERE d.id = %(id)s FOR NO KEY UPDATE
 
 -- name: note_receipt
--- What a receipt says of an attempt; of the delivery only where it is about the last one.
--- The first final receipt wins.
+-- What a receipt says of an attempt; of the delivery only where that is its last one and its
+-- settle is still to come or said ACCEPTED. The first final receipt wins. Primary keys only.
 WITH noted AS (
     UPDATE delivery_attempt AS a SET receipt_status = %(receipt)s, updated_at = now()
      WHERE a.delivery_id = %(id)s AND a.provider_id = %(provider_id)s AND a.receipt_status IS NULL
+    RETURNING a.attempt_no
+), last AS (
+    UPDATE delivery AS d
+       SET receipt_status = %(receipt)s, receipt_at = clock_timestamp(), updated_at = now()
+      FROM noted
+     WHERE d.id = %(id)s AND d.attempts = noted.attempt_no
+       AND d.status IN ('PROCESSING', 'ACCEPTED')
+    RETURNING d.id
 )
-UPDATE delivery AS d
-   SET receipt_status = %(receipt)s, receipt_at = clock_timestamp(), updated_at = now()
- WHERE d.id = %(id)s AND d.provider_id = %(provider_id)s AND d.receipt_status IS NULL
-   AND d.status IN ('PROCESSING', 'ACCEPTED')
-RETURNING d.id
+SELECT EXISTS (SELECT FROM noted), EXISTS (SELECT FROM last)

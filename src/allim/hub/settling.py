@@ -20,6 +20,9 @@ STATEMENTS = Statements.load("allim.hub", "delivery_box.sql")
 ERROR_LIMIT = 2000
 """Characters of an error that are kept."""
 
+PROVIDER_ID_LIMIT = 200
+"""Characters of a provider's id that are kept."""
+
 STATUS_AFTER = {
     Transition.COMPLETE: "SUCCESS",
     Transition.ACCEPT: "ACCEPTED",
@@ -93,8 +96,8 @@ class SettleRows:
         self.errors.append(storable(outcome.detail, ERROR_LIMIT))
         self.http_statuses.append(outcome.http_status)
         self.responses.append(storable(outcome.response, RESPONSE_LIMIT))
-        self.provider_ids.append(storable(outcome.provider_id, 200))
-        self.provider_message_ids.append(storable(outcome.provider_message_id, 200))
+        self.provider_ids.append(storable(outcome.provider_id, PROVIDER_ID_LIMIT))
+        self.provider_message_ids.append(storable(outcome.provider_message_id, PROVIDER_ID_LIMIT))
         self.receipts.append(receipt)
 
     def parameters(self) -> dict[str, Any]:
@@ -137,19 +140,19 @@ class Settled:
 
     landed: set[int]
     lanes: set[str]
-    receipted: Sequence[tuple[int, str]] = ()
-    """Deliveries now ACCEPTED whose receipt had come before, and what it said."""
+    receipted: Sequence[tuple[int, str, str | None]] = ()
+    """Deliveries now ACCEPTED whose receipt had come before: what it said, and the provider id."""
 
 
 def read_settled(answers: Sequence[TupleRow]) -> Settled:
     """Read the rows of the settle statement."""
     landed, lanes, receipted = set(), set[str](), []
-    for delivery_id, status, receipt, children, _unborn in answers:
+    for delivery_id, status, receipt, children, _unborn, provider_id in answers:
         landed.add(delivery_id)
         if children:
             lanes.update(children)
         if receipt is not None and status == "ACCEPTED":
-            receipted.append((delivery_id, receipt))
+            receipted.append((delivery_id, receipt, provider_id))
     return Settled(landed, lanes, receipted)
 
 
@@ -172,15 +175,14 @@ async def settle_families(
     settled = read_settled(answers)
     if not settled.receipted:
         return settled
-    late = await settle_families(tx, _receipt_rows(settled.receipted, rows), [])
+    late = await settle_families(tx, _receipt_rows(settled.receipted), [])
     return Settled(settled.landed, settled.lanes | late.lanes)
 
 
-def _receipt_rows(receipted: Sequence[tuple[int, str]], rows: SettleRows) -> SettleRows:
-    provider_ids = dict(zip(rows.ids, rows.provider_ids, strict=True))
+def _receipt_rows(receipted: Sequence[tuple[int, str, str | None]]) -> SettleRows:
     after = SettleRows()
-    for delivery_id, receipt in receipted:
-        transition, outcome, code = receipt_verdict(receipt, provider_ids[delivery_id])
+    for delivery_id, receipt, provider_id in sorted(receipted):
+        transition, outcome, code = receipt_verdict(receipt, provider_id)
         after.add(delivery_id, None, transition, outcome, code=code, receipt=receipt)
     return after
 
