@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol
+from typing import Any, Generic, Protocol
 
 from allim.relay.outcomes import Outcome
 from allim.relay.policy import ChannelPolicy
@@ -39,7 +39,7 @@ class Backlog:
 class LeaseKeeper(Protocol):
     """Extends leases; used from the heartbeat's own thread, so none of it is async."""
 
-    def extend(self, works: Sequence[Work[object]], lease: float) -> set[int]:
+    def extend(self, works: Sequence[Work[Any]], lease: float) -> set[int]:
         """Extend to `lease` seconds from now; the ids of those that are still ours."""
 
     def close(self) -> None:

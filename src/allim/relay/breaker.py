@@ -55,8 +55,13 @@ class Breaker:
         return 0.0 if self._open_until is None else max(self._open_until - self._clock(), 0.0)
 
     def record(self, *, failed: bool) -> bool:
-        """Count one finished call; True when this opened the breaker."""
+        """Count one finished call; True when this opened the breaker.
+
+        While it is open only the probe counts: calls that began before tell nothing new.
+        """
         if self._open_until is not None:
+            if not self._probing:
+                return False
             self._probing = False
             if failed:
                 self._open_until = self._clock() + self._limits.open_seconds

@@ -12,7 +12,7 @@ from allim.base.errors import DatabaseUnavailable
 from allim.relay.limits import RelayLimits
 from allim.relay.observer import Observer
 from allim.relay.outcomes import Outcome
-from allim.relay.rates import Overflow, RateKeeper
+from allim.relay.rates import RESERVED, Overflow, RateKeeper
 from allim.relay.sender import RecordProviderId, Sender
 from allim.relay.settlement import decide
 from allim.relay.settler import Settler
@@ -80,7 +80,12 @@ class Dispatch(Generic[Content]):
         """Send works, each to its target when that is free."""
         by_target: dict[str, list[Work[Content]]] = {}
         for work in works:
-            by_target.setdefault(self._sender.target(work.content), []).append(work)
+            try:
+                by_target.setdefault(self._sender.target(work.content), []).append(work)
+            except Exception as bug:
+                # The sender's boundary, as in `_call`: nothing may be left claimed for ever.
+                log.exception("the sender of lane %s has no target for %d", self._lane, work.id)
+                self.settle([work], [Outcome.fault("internal_error", type(bug).__name__)])
         for name, of_target in by_target.items():
             target = self.targets[name]
             if self._sending.rate is None:
@@ -108,7 +113,7 @@ class Dispatch(Generic[Content]):
                 self._settler.give_up([work])
                 return
         if outcome is None:
-            outcome = Outcome.unknown("lease_expired", "the relay that sent it went away")
+            outcome = Outcome.cut_short("lease_expired", "the relay that sent it went away")
         self.settle([work], [outcome])
 
     def settle(
@@ -159,10 +164,15 @@ class Dispatch(Generic[Content]):
         batches = _batches([work for work in works if not work.reserved], self._sending.batch)
         if not batches:
             return
-        if (closed := target.seconds_closed()) > 0:
+        if target.seconds_closed() > 0:
             # No place in line is wasted on a target that is not called now.
             for batch in batches:
-                self.settle(batch, [target.held_back() or Outcome.snooze("circuit_open", closed)])
+                outcome = target.held_back()
+                if outcome is None:
+                    # It opened this very moment; the call made when its turn comes is the probe.
+                    target.abandon_probe()
+                    outcome = Outcome.snooze("circuit_open", 0.0)
+                self.settle(batch, [outcome], target.name)
             return
         key = f"{self._lane} {target.name}"
         try:
@@ -172,13 +182,20 @@ class Dispatch(Generic[Content]):
             for batch in batches:
                 self.settle(batch, [outcome], target.name)
             return
+        except Exception as bug:
+            # The rate keeper's boundary: nothing may be left claimed for ever.
+            log.exception("no places in the line of %s", key)
+            for batch in batches:
+                outcome = Outcome.fault("internal_error", type(bug).__name__)
+                self.settle(batch, [outcome], target.name)
+            return
         for batch, wait in zip(batches, waits, strict=False):
             if wait <= 0:
                 self._enqueue(target, batch)
             elif wait <= self._limits.patience:
                 self.start(self._enqueue_after(wait, target, batch))
             else:
-                self.settle(batch, [Outcome.snooze("rate_limited", wait)], target.name)
+                self.settle(batch, [Outcome.snooze(RESERVED, wait)], target.name)
         for batch in batches[len(waits) :]:
             wait = self._overflow.ask_again_in(key, rate)
             self.settle(batch, [Outcome.snooze("rate_limit_queue", wait)], target.name)
@@ -258,12 +275,12 @@ class Dispatch(Generic[Content]):
                 return outcomes
             detail = f"{len(outcomes)} outcomes for {len(batch)} pieces of work"
             log.error("the sender of lane %s answered %s", self._lane, detail)
-            cut_short = Outcome.unknown("sender_broken", detail)
+            cut_short = self._ambiguous(Outcome.fault("sender_broken", detail))
         except TimeoutError:
             detail = f"no end within {self._sending.call_timeout:g} s"
             cut_short = self._ambiguous(Outcome.retry("timeout", detail))
         except asyncio.CancelledError:
-            cut_short = Outcome.unknown("shutdown", "the relay stopped during the call")
+            cut_short = Outcome.cut_short("shutdown", "the relay stopped during the call")
         except DatabaseUnavailable as gone:
             cut_short = self._ambiguous(Outcome.fault("database_unavailable", str(gone)))
         except Exception as bug:

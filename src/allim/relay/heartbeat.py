@@ -28,6 +28,8 @@ class Heartbeat:
         self._lease = lease
         self._clock = clock
         self._in_flight: dict[int, Work[Any]] = {}
+        # Two threads forget: without it one could remove what the other just had.
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="allim-heartbeat", daemon=True)
 
@@ -44,20 +46,23 @@ class Heartbeat:
 
     def watch(self, works: Iterable[Work[Any]]) -> None:
         """Keep these leases from now on."""
-        for work in works:
-            self._in_flight[work.id] = work
+        with self._lock:
+            for work in works:
+                self._in_flight[work.id] = work
 
     def forget(self, works: Iterable[Work[Any]]) -> None:
         """These are settled, or given up."""
-        for work in works:
-            # Not what was claimed anew in the meantime.
-            if self._in_flight.get(work.id) is work:
-                del self._in_flight[work.id]
+        with self._lock:
+            for work in works:
+                # Not what was claimed anew in the meantime.
+                if self._in_flight.get(work.id) is work:
+                    del self._in_flight[work.id]
 
     def beat(self) -> None:
         """Extend every lease that has used a third of its time."""
         due_before = self._clock() + self._lease * 2 / 3
-        watched: Sequence[Work[Any]] = list(self._in_flight.values())
+        with self._lock:
+            watched: Sequence[Work[Any]] = list(self._in_flight.values())
         due = [work for work in watched if work.deadline < due_before]
         if not due:
             return

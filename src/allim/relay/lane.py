@@ -56,6 +56,7 @@ class LaneRunner(Generic[Content]):
     ) -> None:
         self.name = lane.name
         self._policy = lane.policy
+        self._guard_timeout = lane.sender.limits.call_timeout
         self._box = box
         self._worker = worker
         self._limits = limits
@@ -158,7 +159,8 @@ class LaneRunner(Generic[Content]):
             return 0
         window = self.dispatch.window
         room = window - self._in_flight
-        if self._in_flight and room < max(window // 4, 1):
+        # Never one alone: timed work, having half of a claim, would take it every time.
+        if self._in_flight and room < max(window // 4, 2):
             self._room.clear()
             await self._room.wait()
             return 0
@@ -170,7 +172,13 @@ class LaneRunner(Generic[Content]):
             due = await self._box.next_due(self.name)
         except DatabaseUnavailable:
             due = None
-        wait = pause if due is None else min(pause, max(due, 0.001))
+        if due is None:
+            wait = pause
+        elif due > 0:
+            wait = min(pause, max(due, 0.001))
+        else:
+            # Due just now, or locked by somebody: soon again, but no busy loop.
+            wait = min(pause, self._limits.poll_min)
         if await self._wait(self._woken, wait):
             return self._limits.poll_min
         longest = self._limits.poll_max if self._wake.listening else self._limits.poll_max_deaf
@@ -209,11 +217,13 @@ class LaneRunner(Generic[Content]):
         if self._policy is None:
             return {}
         try:
-            return await self._policy.guard(works)
+            async with asyncio.timeout(self._guard_timeout):
+                return await self._policy.guard(works)
         except Exception as error:
             # The policy's boundary: when the check itself fails, nothing is sent.
             log.warning("the guard of lane %s failed: %r", self.name, error)
-            outcome = Outcome.fault("guard_failed", f"the check before the send failed: {error}")
+            detail = f"the check before the send failed: {error!r}"
+            outcome = Outcome.fault("guard_failed", detail)
             return {work.id: outcome for work in works}
 
     def _began(self, works: Sequence[Work[Content]]) -> None:

@@ -11,10 +11,11 @@ from allim.relay.breaker import BreakerLimits
 class RelayLimits:
     """How a relay claims and waits; times in seconds.
 
-    `claim_batch` is the most that one claim takes. An idle lane polls after `poll_min`, then
-    ever more slowly up to `poll_max` (`poll_max_deaf` where wakes from other processes cannot
-    be heard). `patience` is how long work waits in this process for a busy or rated target
-    before it is snoozed. At a stop, calls under way have `grace` to end.
+    `claim_batch` is the most that one claim takes, two at least: half of it is for timed work.
+    An idle lane polls after `poll_min`, then ever more slowly up to `poll_max` (`poll_max_deaf`
+    where wakes from other processes cannot be heard). `patience` is how long work waits in this
+    process for a busy or rated target before it is snoozed. At a stop, calls under way have
+    `grace` to end.
     """
 
     lease: float = 60.0

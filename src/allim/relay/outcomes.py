@@ -31,7 +31,8 @@ class Outcome:
     `code` is a stable word for programs (``rate_limited``, ``http_500``), `detail` a
     sentence for people. `retry_after` is in seconds, counted from now: the provider's own
     wish for a retry, or how long to snooze. `disable_target` says that the target
-    itself is gone (HTTP 410) and no further call to it makes sense.
+    itself is gone (HTTP 410) and no further call to it makes sense. `interrupted` says that it
+    was us who cut the call short.
     """
 
     kind: OutcomeKind
@@ -43,6 +44,7 @@ class Outcome:
     provider_message_id: str | None = None
     retry_after: float | None = None
     disable_target: bool = False
+    interrupted: bool = False
 
     @classmethod
     def delivered(cls, code: str | None = None, **more: Any) -> Outcome:
@@ -81,11 +83,20 @@ class Outcome:
 
     @classmethod
     def unknown(cls, code: str, detail: str | None = None) -> Outcome:
-        """The call was cut short and nobody can say whether it arrived.
+        """The other side broke off or hung, and nobody can say whether it arrived.
 
-        Retried, or held for an operator where the lane is at-most-once.
+        Spends a retry like any failure of the other side; held for an operator where the lane
+        is at-most-once.
         """
         return cls(OutcomeKind.UNKNOWN, code, detail)
+
+    @classmethod
+    def cut_short(cls, code: str, detail: str | None = None) -> Outcome:
+        """We broke off the call (a stop, a crash), and nobody can say whether it arrived.
+
+        Tried again and nothing is spent; held where the lane is at-most-once.
+        """
+        return cls(OutcomeKind.UNKNOWN, code, detail, interrupted=True)
 
     @classmethod
     def released(cls) -> Outcome:

@@ -14,6 +14,9 @@ HORIZON_SECONDS = 60.0
 
 OVERFLOW_LIMIT_SECONDS = 600.0
 
+RESERVED = "rate_limit_turn"
+"""The code of a snooze whose place in line is paid for; no sender says this word."""
+
 
 class RateKeeper(Protocol):
     """Gives out places in line, shared by whoever shares the keeper."""

@@ -78,7 +78,7 @@ class Relay(Generic[Content]):
             asyncio.create_task(self._every(self._limits.expire_every, self._expire)),
         ]
         try:
-            await asyncio.gather(*(lane.run() for lane in self.lanes))
+            await self._run_lanes()
         finally:
             for chore in chores:
                 chore.cancel()
@@ -91,6 +91,15 @@ class Relay(Generic[Content]):
         self._stopping.set()
         for lane in self.lanes:
             lane.stop()
+
+    async def _run_lanes(self) -> None:
+        running = [asyncio.create_task(lane.run()) for lane in self.lanes]
+        try:
+            await asyncio.gather(*running)
+        finally:
+            # Where one ended by a bug, the others end too: who runs us starts all of it again.
+            self.stop()
+            await asyncio.gather(*running, return_exceptions=True)
 
     async def _rescue(self) -> None:
         for lane in self.lanes:

@@ -65,7 +65,9 @@ def decide(
         return Settlement(work, outcome, Transition.SNOOZE, delay, code=outcome.code)
     if kind is OutcomeKind.RELEASED:
         return Settlement(work, outcome, Transition.SNOOZE, 0.0, code=outcome.code)
-    if kind is OutcomeKind.RETRY:
+    if kind is OutcomeKind.UNKNOWN and at_most_once:
+        return Settlement(work, outcome, Transition.HOLD, code=outcome.code)
+    if kind is OutcomeKind.RETRY or (kind is OutcomeKind.UNKNOWN and not outcome.interrupted):
         failures = work.retry_count + 1
         if failures >= work.max_attempts:
             return Settlement(work, outcome, Transition.BURY, spent=True, code=outcome.code)
@@ -74,8 +76,6 @@ def decide(
     if work.rescues >= RESCUES_BEFORE_DEAD:
         return Settlement(work, outcome, Transition.BURY, code="crash_loop")
     if kind is OutcomeKind.UNKNOWN:
-        if at_most_once:
-            return Settlement(work, outcome, Transition.HOLD, code=outcome.code)
         return Settlement(work, outcome, Transition.SNOOZE, 0.0, code=outcome.code)
     faults = work.attempt_no - work.retry_count
     return Settlement(work, outcome, Transition.SNOOZE, retry.delay(faults), code=outcome.code)

@@ -16,6 +16,8 @@ SPREAD_SECONDS = 0.01
 SPREAD_LIMIT_SECONDS = 600.0
 PAUSE_LIMIT_SECONDS = 300.0
 TOO_MANY_REQUESTS = 429
+ANSWERED = frozenset({OutcomeKind.DELIVERED, OutcomeKind.ACCEPTED, OutcomeKind.REFUSED})
+FAILED = frozenset({OutcomeKind.RETRY, OutcomeKind.UNKNOWN})
 
 
 class Target(Generic[Content]):
@@ -43,7 +45,7 @@ class Target(Generic[Content]):
     @property
     def is_idle(self) -> bool:
         """Whether nothing would be lost by forgetting it."""
-        return not (self.waiting or self.serving or self.is_open)
+        return not (self.waiting or self.serving or self.is_open or self.seconds_closed())
 
     def seconds_closed(self) -> float:
         """Seconds until a call makes sense; 0 when it does now. Asking does not take the probe."""
@@ -80,19 +82,23 @@ class Target(Generic[Content]):
         self._breaker.abandon_probe()
 
     def record(self, outcomes: Sequence[Outcome], seconds: float) -> bool:
-        """Take in the outcomes of one call; True when that opened or closed the breaker."""
+        """Take in the outcomes of one call; True when that opened or closed the breaker.
+
+        Faults of our own and calls that were never made say nothing about the target.
+        """
         was_open = self._breaker.is_open
         self._call_seconds += (seconds - self._call_seconds) / 8
-        failed = limited = False
+        failed = answered = False
         for outcome in outcomes:
             if outcome.http_status == TOO_MANY_REQUESTS:
                 # «Slow down» is the answer of a healthy target, and is obeyed by a pause.
-                limited = True
                 pause = min(outcome.retry_after or 0.0, PAUSE_LIMIT_SECONDS)
                 self._paused_until = max(self._paused_until, self._clock() + pause)
-            elif outcome.kind in (OutcomeKind.RETRY, OutcomeKind.UNKNOWN):
+            elif outcome.kind in FAILED and not outcome.interrupted:
                 failed = True
-        if not limited or failed:
+            elif outcome.kind in ANSWERED:
+                answered = True
+        if failed or answered:
             self._breaker.record(failed=failed)
         else:
             self._breaker.abandon_probe()
