@@ -1,0 +1,546 @@
+"""A box in memory, for tests: everything a real one does, without a database.
+
+    box = MemoryBox()
+    delivery = box.add("EMAIL", recipient="kim@example.com", then=[{"channel": "SLACK"}])
+    relay = Relay(box, [Lane("EMAIL", channel)], wake=WakeSignal())
+
+Times are seconds of the clock it is given, so a test may turn them by hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from allim.base.clock import SYSTEM_CLOCK, Clock
+from allim.base.ids import uuid7
+from allim.channels.channel import Message
+from allim.hub.receipts import FinalReceipt, ReceiptResult
+from allim.hub.settling import (
+    DELIVERED_RECEIPT,
+    ERROR_LIMIT,
+    PROVIDER_ID_LIMIT,
+    STATUS_AFTER,
+    storable,
+)
+from allim.hub.status import DeliveryStatus, Step
+from allim.relay.box import Backlog, Claim, LeaseKeeper
+from allim.relay.outcomes import RESPONSE_LIMIT, Outcome, OutcomeKind
+from allim.relay.policy import ChannelPolicy
+from allim.relay.rates import RESERVED
+from allim.relay.settlement import Settlement, Transition
+from allim.relay.work import Work
+
+WAITING = frozenset({DeliveryStatus.PENDING, DeliveryStatus.FAILED})
+REPLAYABLE = frozenset({DeliveryStatus.DEAD, DeliveryStatus.SKIPPED, DeliveryStatus.HELD})
+RESERVED_SECONDS = 5.0
+
+Entry = Mapping[str, Any]
+"""A delivery that follows another: `channel`, and what it does not inherit from its parent."""
+
+
+@dataclass(slots=True)
+class MemoryAttempt:
+    """One attempt on record; `finished_at` is None while it is under way."""
+
+    attempt_no: int
+    started_at: float
+    worker: str
+    finished_at: float | None = None
+    outcome: OutcomeKind | None = None
+    error_code: str | None = None
+    error: str | None = None
+    http_status: int | None = None
+    response: str | None = None
+    provider_id: str | None = None
+    receipt_status: str | None = None
+
+
+@dataclass(slots=True)
+class MemoryDelivery:
+    """One delivery; the names are those of the columns in PostgreSQL."""
+
+    id: int
+    message: Message
+    priority: int
+    max_attempts: int
+    then_steps: Sequence[Entry] = ()
+    fallback_steps: Sequence[Entry] = ()
+    step: Step = Step.ROOT
+    parent_id: int | None = None
+    status: DeliveryStatus = DeliveryStatus.PENDING
+    attempts: int = 0
+    retry_count: int = 0
+    rescue_count: int = 0
+    next_retry_at: float | None = None
+    expires_at: float | None = None
+    claim_token: str | None = None
+    lease_until: float | None = None
+    last_error: str | None = None
+    error_code: str | None = None
+    provider_id: str | None = None
+    provider_message_id: str | None = None
+    receipt_status: str | None = None
+    superseded_by: int | None = None
+    attempt_log: list[MemoryAttempt] = field(default_factory=list)
+
+    @property
+    def channel(self) -> str:
+        """The lane it is in."""
+        return self.message.channel
+
+
+class MemoryBox:
+    """Deliveries in memory. Implements relay.box.Box; for one event loop.
+
+    `wake` is told the channels where a settle left new work. `deliveries` is there to be read.
+    A policy's hooks are given the box itself as their transaction.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        wake: Callable[[Collection[str]], None] = lambda _: None,
+    ) -> None:
+        self.deliveries: dict[int, MemoryDelivery] = {}
+        self._clock = clock
+        self._wake = wake
+        self._canceled: set[UUID] = set()
+        self._row_keys: set[tuple[str, str, int | None]] = set()
+        self._next_id = 1
+        # One transaction at a time; the heartbeat's thread extends leases beside them.
+        self._turn = asyncio.Lock()
+        self._lock = threading.Lock()
+
+    def add(
+        self,
+        channel: str,
+        *,
+        recipient: str | None = None,
+        title: str | None = None,
+        message: str | None = None,
+        type: str = "TEST",  # noqa: A002
+        source: str = "test",
+        data: Mapping[str, Any] | None = None,
+        payload: Mapping[str, Any] | None = None,
+        template_code: str | None = None,
+        row_key: str | None = None,
+        tenant_id: int | None = None,
+        guard: Mapping[str, Any] | None = None,
+        notification_id: UUID | None = None,
+        priority: int = 1,
+        max_attempts: int = 8,
+        then: Sequence[Entry] = (),
+        fallback: Sequence[Entry] = (),
+        due_in: float | None = None,
+        expires_in: float | None = None,
+    ) -> int:
+        """Add one delivery; its id. `due_in` and `expires_in` are seconds from now.
+
+        Raises ValueError where the row key is taken.
+        """
+        content = Message(
+            delivery_id=self._draw_id(),
+            notification_id=notification_id or uuid7(),
+            channel=channel,
+            recipient=recipient,
+            title=title,
+            message=message,
+            type=type,
+            source=source,
+            data=data or {},
+            payload=payload or {},
+            created_at=datetime.now(UTC),
+            tenant_id=tenant_id,
+            template_code=template_code,
+            row_key=row_key,
+            guard=guard or {},
+        )
+        now = self._clock()
+        delivery = MemoryDelivery(
+            content.delivery_id,
+            content,
+            priority,
+            max_attempts,
+            then,
+            fallback,
+            next_retry_at=None if due_in is None else now + due_in,
+            expires_at=None if expires_in is None else now + expires_in,
+        )
+        if not self._store(delivery):
+            raise ValueError(f"{channel} has a delivery with the row key {row_key!r}")
+        return delivery.id
+
+    def cancel(self, notification: UUID) -> int:
+        """Cancel what is neither under way nor done, and children yet to come; how many."""
+        self._canceled.add(notification)
+        canceled = 0
+        for delivery in self.deliveries.values():
+            if delivery.message.notification_id == notification and delivery.status in WAITING:
+                delivery.status, delivery.next_retry_at = DeliveryStatus.CANCELED, None
+                canceled += 1
+        return canceled
+
+    def retry(self, delivery_id: int) -> bool:
+        """Send a dead, skipped or held delivery again; False where it is none of these."""
+        delivery = self.deliveries[delivery_id]
+        if delivery.status not in REPLAYABLE:
+            return False
+        delivery.status, delivery.next_retry_at = DeliveryStatus.PENDING, self._clock()
+        delivery.retry_count = delivery.rescue_count = 0
+        delivery.error_code = delivery.last_error = delivery.superseded_by = None
+        delivery.provider_id = delivery.provider_message_id = delivery.receipt_status = None
+        return True
+
+    def receive(self, delivery_id: int, provider_id: str, receipt: FinalReceipt) -> ReceiptResult:
+        """Take in a provider's receipt, as `hub.receipts.apply_receipt` does."""
+        delivery = self.deliveries.get(delivery_id)
+        known_as = storable(provider_id, PROVIDER_ID_LIMIT)
+        spoken_of = (
+            [a for a in delivery.attempt_log if a.provider_id == known_as] if delivery else []
+        )
+        if delivery is None or not spoken_of:
+            return ReceiptResult.UNKNOWN
+        noted = [attempt for attempt in spoken_of if attempt.receipt_status is None]
+        if not noted:
+            return ReceiptResult.REPEATED
+        for attempt in noted:
+            attempt.receipt_status = receipt
+        expecting = {DeliveryStatus.PROCESSING, DeliveryStatus.ACCEPTED}
+        if noted[-1].attempt_no != delivery.attempts or delivery.status not in expecting:
+            return ReceiptResult.NOTED
+        delivery.receipt_status = receipt
+        if delivery.status is DeliveryStatus.PROCESSING:
+            return ReceiptResult.STORED
+        self._tell(self._apply_receipt(delivery))
+        return ReceiptResult.APPLIED
+
+    # The box
+
+    async def claim(
+        self,
+        lane: str,
+        *,
+        limit: int,
+        lease: float,
+        worker: str,
+        policy: ChannelPolicy[Message] | None,
+    ) -> Claim[Message]:
+        """Claim due deliveries of one channel and open their attempts."""
+        async with self._turn:
+            now = self._clock()
+            timed, fresh = self._due(lane, now)
+            timed = timed[: (limit + 1) // 2]
+            chosen = timed + fresh[: limit - len(timed)]
+            saved = self._save(delivery.id for delivery in chosen)
+            token = str(uuid4())
+            works = [self._open(delivery, token, now, lease, worker) for delivery in chosen]
+            refused: Mapping[int, Outcome] = {}
+            if policy is not None and works:
+                try:
+                    refused = await policy.on_attempt(self, works)
+                except BaseException:
+                    self._restore(saved)
+                    raise
+            return Claim(works, refused, look_again=len(timed) == (limit + 1) // 2)
+
+    async def settle(
+        self, settlements: Sequence[Settlement[Message]], policy: ChannelPolicy[Message] | None
+    ) -> set[int]:
+        """Settle a batch; all of it or, when the policy raises, nothing."""
+        async with self._turn:
+            saved = self._save(settlement.work.id for settlement in settlements)
+            born: list[MemoryDelivery] = []
+            landed = []
+            with self._lock:
+                for settlement in sorted(settlements, key=lambda one: one.work.id):
+                    delivery = self._held(settlement.work)
+                    if delivery is not None:
+                        self._close(delivery, settlement)
+                        born += self._follow(delivery)
+                        if settlement.transition is Transition.ACCEPT and delivery.receipt_status:
+                            born += self._apply_receipt(delivery)
+                        landed.append(settlement)
+            if policy is not None:
+                try:
+                    await policy.on_settle(self, landed)
+                except BaseException:
+                    self._restore(saved, born)
+                    raise
+        self._tell(born)
+        return {settlement.work.id for settlement in landed}
+
+    async def record_provider_id(self, works: Sequence[Work[Message]], provider_id: str) -> bool:
+        """Store a provider's id on running attempts; False unless all claims are still ours."""
+        held = [self._held(work) for work in works]
+        if None in held:
+            return False
+        for delivery in held:
+            if delivery is not None:
+                delivery.provider_id = storable(provider_id, PROVIDER_ID_LIMIT)
+                delivery.attempt_log[-1].provider_id = delivery.provider_id
+        return True
+
+    async def rescue(
+        self, lane: str, *, limit: int, lease: float, worker: str
+    ) -> Sequence[Work[Message]]:
+        """Take over deliveries whose lease ran out."""
+        async with self._turn:
+            now = self._clock()
+            lost = [
+                delivery
+                for delivery in self.deliveries.values()
+                if delivery.channel == lane
+                and delivery.lease_until is not None
+                and delivery.lease_until < now
+            ]
+            lost.sort(key=lambda delivery: delivery.lease_until or 0.0)
+            token = str(uuid4())
+            for delivery in lost[:limit]:
+                delivery.claim_token, delivery.lease_until = token, now + lease
+                delivery.rescue_count += 1
+            return [self._work(delivery, now + lease) for delivery in lost[:limit]]
+
+    async def expire(self) -> int:
+        """Move deliveries past their `expires_at` to EXPIRED."""
+        async with self._turn:
+            now = self._clock()
+            past = [
+                delivery
+                for delivery in self.deliveries.values()
+                if delivery.status in WAITING and _is_past(delivery, now)
+            ]
+            for delivery in past:
+                delivery.status, delivery.next_retry_at = DeliveryStatus.EXPIRED, None
+                delivery.error_code = "expired"
+            return len(past)
+
+    async def next_due(self, lane: str) -> float | None:
+        """Seconds until the next timed delivery of a channel is due."""
+        now = self._clock()
+        times = [
+            delivery.next_retry_at
+            for delivery in self.deliveries.values()
+            if delivery.channel == lane
+            and delivery.status in WAITING
+            and delivery.next_retry_at is not None
+            and not _is_past(delivery, now)
+        ]
+        return max(min(times) - now, 0.0) if times else None
+
+    async def backlog(self) -> Mapping[str, Backlog]:
+        """Waiting, failed and dead deliveries by channel; ages are of timed work only."""
+        figures = {}
+        now = self._clock()
+        for channel in {delivery.channel for delivery in self.deliveries.values()}:
+            own = [d for d in self.deliveries.values() if d.channel == channel]
+            due = [now - d.next_retry_at for d in own if d.status in WAITING and d.next_retry_at]
+            figures[channel] = Backlog(
+                waiting=sum(d.status is DeliveryStatus.PENDING for d in own),
+                failed=sum(d.status is DeliveryStatus.FAILED for d in own),
+                dead=sum(d.status in (DeliveryStatus.DEAD, DeliveryStatus.HELD) for d in own),
+                oldest_due_age=max((age for age in due if age >= 0), default=None),
+            )
+        return figures
+
+    def lease_keeper(self) -> LeaseKeeper:
+        """A keeper of leases, for the heartbeat's thread."""
+        return _MemoryLeaseKeeper(self)
+
+    def extend(self, works: Sequence[Work[Any]], lease: float) -> set[int]:
+        """Extend leases to `lease` seconds from now; the ids of those that are still ours."""
+        with self._lock:
+            held = [delivery for work in works if (delivery := self._held(work)) is not None]
+            for delivery in held:
+                delivery.lease_until = self._clock() + lease
+            return {delivery.id for delivery in held}
+
+    # Its parts
+
+    def _due(self, lane: str, now: float) -> tuple[list[MemoryDelivery], list[MemoryDelivery]]:
+        timed: list[tuple[float, int, MemoryDelivery]] = []
+        fresh: list[tuple[int, int, MemoryDelivery]] = []
+        for delivery in self.deliveries.values():
+            if delivery.channel != lane or delivery.status not in WAITING:
+                continue
+            if _is_past(delivery, now):
+                continue
+            if delivery.next_retry_at is None:
+                fresh.append((delivery.priority, delivery.id, delivery))
+            elif delivery.next_retry_at <= now:
+                timed.append((delivery.next_retry_at, delivery.id, delivery))
+        return [entry[-1] for entry in sorted(timed)], [entry[-1] for entry in sorted(fresh)]
+
+    def _open(
+        self, delivery: MemoryDelivery, token: str, now: float, lease: float, worker: str
+    ) -> Work[Message]:
+        delivery.status = DeliveryStatus.PROCESSING
+        delivery.claim_token, delivery.lease_until = token, now + lease
+        delivery.attempts += 1
+        delivery.receipt_status = None
+        delivery.attempt_log.append(MemoryAttempt(delivery.attempts, now, worker))
+        return self._work(delivery, now + lease)
+
+    def _work(self, delivery: MemoryDelivery, deadline: float) -> Work[Message]:
+        waited = self._clock() - (delivery.next_retry_at or 0.0)
+        return Work(
+            id=delivery.id,
+            claim_token=delivery.claim_token or "",
+            attempt_no=delivery.attempts,
+            retry_count=delivery.retry_count,
+            max_attempts=delivery.max_attempts,
+            rescues=delivery.rescue_count,
+            deadline=deadline,
+            content=replace(
+                delivery.message, provider_id=delivery.provider_id, reason=delivery.error_code
+            ),
+            reserved=delivery.error_code == RESERVED and waited < RESERVED_SECONDS,
+        )
+
+    def _held(self, work: Work[Any]) -> MemoryDelivery | None:
+        delivery = self.deliveries.get(work.id)
+        if delivery is None or delivery.claim_token != work.claim_token:
+            return None
+        return delivery
+
+    def _close(self, delivery: MemoryDelivery, settlement: Settlement[Message]) -> None:
+        outcome, now = settlement.outcome, self._clock()
+        delivery.status = DeliveryStatus(STATUS_AFTER[settlement.transition])
+        delivery.claim_token = delivery.lease_until = None
+        delivery.retry_count += settlement.spent
+        if settlement.spent:
+            delivery.rescue_count = 0
+        delivery.next_retry_at = None if settlement.delay is None else now + settlement.delay
+        delivery.error_code = storable(settlement.code, 100)
+        delivery.last_error = storable(outcome.detail, ERROR_LIMIT)
+        given = storable(outcome.provider_id, PROVIDER_ID_LIMIT)
+        delivery.provider_id = given or delivery.provider_id
+        delivery.provider_message_id = (
+            storable(outcome.provider_message_id, PROVIDER_ID_LIMIT) or delivery.provider_message_id
+        )
+        attempt = delivery.attempt_log[-1]
+        attempt.finished_at, attempt.outcome = now, outcome.kind
+        attempt.error_code, attempt.error = delivery.error_code, delivery.last_error
+        attempt.http_status = outcome.http_status
+        attempt.response = storable(outcome.response, RESPONSE_LIMIT)
+        attempt.provider_id = given or attempt.provider_id
+
+    def _apply_receipt(self, delivery: MemoryDelivery) -> list[MemoryDelivery]:
+        """End an accepted delivery as its receipt says; the children that brings."""
+        if delivery.receipt_status == DELIVERED_RECEIPT:
+            delivery.status = DeliveryStatus.SUCCESS
+        else:
+            delivery.status, delivery.error_code = DeliveryStatus.DEAD, "receipt_failed"
+        return self._follow(delivery)
+
+    def _follow(self, delivery: MemoryDelivery) -> list[MemoryDelivery]:
+        """Bring into the world what follows a success or a death."""
+        if delivery.status is DeliveryStatus.SUCCESS:
+            return [
+                child
+                for entry in delivery.then_steps
+                if (child := self._child(delivery, entry, Step.THEN, entry.get("fallback", ())))
+            ]
+        if delivery.status is not DeliveryStatus.DEAD or not delivery.fallback_steps:
+            return []
+        entry, *rest = delivery.fallback_steps
+        chain = [*entry.get("fallback", ()), *rest]
+        child = self._child(delivery, entry, Step.FALLBACK, chain)
+        if child is None:
+            return []
+        delivery.superseded_by = child.id
+        return [child]
+
+    def _child(
+        self, parent: MemoryDelivery, entry: Entry, step: Step, fallback: Sequence[Entry]
+    ) -> MemoryDelivery | None:
+        of_parent = parent.message
+        payload = dict(entry.get("payload", {}))
+        message = replace(
+            of_parent,
+            delivery_id=self._draw_id(),
+            channel=entry["channel"],
+            recipient=entry.get("recipient", of_parent.recipient),
+            title=payload.pop("title", of_parent.title),
+            message=payload.pop("message", of_parent.message),
+            payload=payload,
+            template_code=entry.get("template_code"),
+            row_key=entry.get("row_key"),
+            guard=entry.get("guard", of_parent.guard),
+        )
+        child = MemoryDelivery(
+            message.delivery_id,
+            message,
+            parent.priority,
+            entry.get("max_attempts", parent.max_attempts),
+            entry.get("then", ()),
+            fallback,
+            step,
+            parent.id,
+            expires_at=parent.expires_at,
+        )
+        if message.notification_id in self._canceled:
+            child.status = DeliveryStatus.CANCELED
+        return child if self._store(child) else None
+
+    def _store(self, delivery: MemoryDelivery) -> bool:
+        """Store a new delivery; False where its row key is taken."""
+        if (key := _row_key(delivery)) is not None:
+            if key in self._row_keys:
+                return False
+            self._row_keys.add(key)
+        self.deliveries[delivery.id] = delivery
+        return True
+
+    def _draw_id(self) -> int:
+        drawn, self._next_id = self._next_id, self._next_id + 1
+        return drawn
+
+    def _save(self, ids: Iterable[int]) -> dict[int, MemoryDelivery]:
+        saved = {}
+        for delivery_id in ids:
+            if (delivery := self.deliveries.get(delivery_id)) is not None:
+                saved[delivery_id] = copy(delivery)
+                saved[delivery_id].attempt_log = [copy(one) for one in delivery.attempt_log]
+        return saved
+
+    def _restore(
+        self, saved: Mapping[int, MemoryDelivery], born: Sequence[MemoryDelivery] = ()
+    ) -> None:
+        self.deliveries.update(saved)
+        for child in born:
+            del self.deliveries[child.id]
+            self._row_keys.discard(_row_key(child) or ("", "", None))
+
+    def _tell(self, born: Sequence[MemoryDelivery]) -> None:
+        if born:
+            self._wake({child.channel for child in born})
+
+
+class _MemoryLeaseKeeper:
+    def __init__(self, box: MemoryBox) -> None:
+        self._box = box
+
+    def extend(self, works: Sequence[Work[Any]], lease: float) -> set[int]:
+        return self._box.extend(works, lease)
+
+    def close(self) -> None:
+        pass
+
+
+def _is_past(delivery: MemoryDelivery, now: float) -> bool:
+    return delivery.expires_at is not None and delivery.expires_at <= now
+
+
+def _row_key(delivery: MemoryDelivery) -> tuple[str, str, int | None] | None:
+    message = delivery.message
+    if message.row_key is None:
+        return None
+    return message.channel, message.row_key, message.tenant_id
