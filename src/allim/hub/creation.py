@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from allim.base.errors import Conflict, FieldProblem, IdempotencyMismatch, InvalidRequest
 from allim.base.ids import uuid7
@@ -150,7 +150,7 @@ def create(batch: Sequence[Prepared]) -> Conversation[Sequence[Created | Idempot
 
 def _create(batch: Sequence[Prepared]) -> Conversation[Sequence[Created | IdempotencyMismatch]]:
     rows = yield Ask(SQL["create_notifications"], _json_array(item.row for item in batch))
-    created = {row[0]: (row[1], row[2]) for row in rows}
+    created = {_uuid(row[0]): (row[1], row[2]) for row in rows}
     missing = [item for item in batch if item.id not in created]
     found: dict[UUID, list[Sequence[Any]]] = {}
     if missing:
@@ -159,7 +159,7 @@ def _create(batch: Sequence[Prepared]) -> Conversation[Sequence[Created | Idempo
             for p in missing
         ]
         for row in (yield Ask(SQL["find_created"], to_json(wanted).decode())):
-            found.setdefault(row[0], []).append(row[1:])
+            found.setdefault(_uuid(row[0]), []).append((_uuid(row[1]), *row[2:]))
     results: list[Created | IdempotencyMismatch] = []
     for item in batch:
         if (fresh := created.get(item.id)) is not None:
@@ -228,10 +228,18 @@ def _replayed(item: Prepared, found: Sequence[Sequence[Any]]) -> Created | Idemp
         return Created(
             identity,
             created_at.astimezone(UTC),
-            [CreatedDelivery(d["id"], d["channel"], d["recipient"]) for d in deliveries or ()],
+            [
+                CreatedDelivery(d["id"], d["channel"], d["recipient"])
+                for d in from_json(deliveries or "[]")
+            ],
             replayed=not ours,
         )
     raise AssertionError("unreachable")
+
+
+def _uuid(value: Any) -> UUID:
+    # Drivers differ in what they make of a uuid.
+    return value if isinstance(value, UUID) else UUID(value)
 
 
 def row_key_conflict(item: Prepared, taken: Rows) -> Conflict:

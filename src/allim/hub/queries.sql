@@ -57,8 +57,8 @@ SELECT notification_id, created_at, array_agg(id ORDER BY position)
 -- What was stored before under the ids or the idempotency keys of a batch. A statement of its
 -- own: a new snapshot, since the one that met the conflict may not see the other's rows.
 SELECT w.id, n.id, n.request_hash, n.created_at,
-       (SELECT json_agg(json_build_object('id', d.id, 'channel', d.channel,
-                                          'recipient', d.recipient) ORDER BY d.id)
+       (SELECT CAST(json_agg(json_build_object('id', d.id, 'channel', d.channel,
+                                               'recipient', d.recipient) ORDER BY d.id) AS text)
           FROM delivery d
          WHERE d.notification_id = n.id AND d.step = 'root')
   FROM json_to_recordset(CAST(%(batch)s AS json)) AS w (
