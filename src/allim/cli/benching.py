@@ -8,15 +8,16 @@ import typer
 
 
 def bench(
-    case: Annotated[
+    cases: Annotated[
         list[str] | None,
-        typer.Argument(help="posting, draining, sending, waking, footprint, claiming.  [all]"),
+        typer.Argument(help="post, drain, webhooks, wake, footprint, claim; all when left out."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one figure a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
     """Measure this machine, as ratios to what it could do.
 
-    Runs on an embedded database of its own. Exit code 1 when a wanted figure was missed.
+    Starts real processes on an embedded database of its own; never touches yours. Takes some
+    minutes, and wants the machine for itself. Ends with 1 when a wanted figure was missed.
     """
     from allim.base.errors import ConfigurationError
 
@@ -24,7 +25,7 @@ def bench(
         from allim.bench.runner import run_cases
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"{error.name} is needed for this: pip install 'allim[bench]'"
+            f"allim bench needs {error.name}: pip install 'allim[bench]'"
         ) from None
-    if not run_cases(case or (), as_json=as_json):
+    if not run_cases(cases or [], as_json=as_json):
         raise typer.Exit(1)
