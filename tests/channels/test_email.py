@@ -27,7 +27,7 @@ from allim.testing.smtp import CUT, HANG, SmtpSink, Step
 LOGIN = ("mailer@example.com", "s3cret-pa55")
 SETTINGS = {
     "SMTP_FROM": "알림 허브 <no-reply@hub.example>",
-    "EMAIL_TIMEOUT_SECONDS": "0.5",
+    "EMAIL_TIMEOUT_SECONDS": "20",
     "SMTP_HELO_NAME": "here.test",
 }
 
@@ -72,7 +72,7 @@ async def _rig(**settings: str) -> AsyncIterator[EmailRig]:
 
 class TestConformance(ChannelConformance):
     def rig(self) -> AbstractAsyncContextManager[ChannelRig]:
-        return _rig()
+        return _rig(EMAIL_TIMEOUT_SECONDS="2")
 
 
 async def _replied(step: Step, reply: str, **settings: str) -> Outcome:
@@ -218,9 +218,10 @@ async def test_an_unknown_mailbox_has_its_own_code() -> None:
 async def test_what_breaks_is_tried_again_and_tells_whether_it_may_have_arrived(
     step: Step, what: str, code: str
 ) -> None:
-    outcome = await _replied(step, what)
+    patience = {"EMAIL_TIMEOUT_SECONDS": "2"} if what == HANG else {}
+    outcome = await _replied(step, what, **patience)
     assert (outcome.kind, outcome.code) == (OutcomeKind.RETRY, code)
-    once = await _replied(step, what, EMAIL_AT_MOST_ONCE="true")
+    once = await _replied(step, what, EMAIL_AT_MOST_ONCE="true", **patience)
     late = code.endswith("_after_data")
     assert once.kind is (OutcomeKind.UNKNOWN if late else OutcomeKind.RETRY)
 

@@ -87,7 +87,7 @@ async def _server(
 
 async def _send(url: str) -> Outcome:
     environment = Environment(
-        {"SMTP_URL": url, "SMTP_HELO_NAME": "here.test", "EMAIL_TIMEOUT_SECONDS": "5"}
+        {"SMTP_URL": url, "SMTP_HELO_NAME": "here.test", "EMAIL_TIMEOUT_SECONDS": "20"}
     )
     channel = email.make(environment, make_services(make_http(environment)))
     outcome = await send_one(channel, a_message("kim@example.com"))

@@ -30,7 +30,7 @@ from allim.testing.http import Answer, HttpSink, Request
 
 OLD = "whsec_" + base64.b64encode(b"old secret of 24 bytes..").decode()
 NEW = "whsec_" + base64.b64encode(b"new secret of thirty-two bytes..").decode()
-LOCAL = {"ALLIM_SSRF_ALLOW": "127.0.0.0/8", "WEBHOOK_TIMEOUT_SECONDS": "0.4"}
+LOCAL = {"ALLIM_SSRF_ALLOW": "127.0.0.0/8", "WEBHOOK_TIMEOUT_SECONDS": "20"}
 
 
 class WebhookRig(ChannelRig):
@@ -65,7 +65,7 @@ async def _rig(**settings: str) -> AsyncIterator[WebhookRig]:
 
 class TestConformance(ChannelConformance):
     def rig(self) -> AbstractAsyncContextManager[ChannelRig]:
-        return _rig()
+        return _rig(WEBHOOK_TIMEOUT_SECONDS="2")
 
 
 async def _answered(answer: Answer, **parts: object) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 import zlib
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from yarl import URL
 
 from allim.base.settings import SettingsGroup
 from allim.channels.channel import HttpAnswer
-from allim.channels.ssrf import AddressBlocked, AddressGuard, GuardedResolver
+from allim.channels.ssrf import AddressBlocked, AddressGuard, GuardedResolver, check_form
 from allim.relay.outcomes import RESPONSE_LIMIT
 
 CONNECT_SHARE = 0.6
@@ -103,19 +104,39 @@ class HttpClient:
         trusted: bool,
     ) -> HttpAnswer:
         """POST; `timeout` is seconds, for all of it. Raises HttpFailure when no answer came."""
+        return await self.request(
+            "POST", url, body=body, headers=headers, timeout=timeout, trusted=trusted
+        )
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        timeout: float,
+        trusted: bool,
+        body: bytes | None = None,
+        limit: int = RESPONSE_LIMIT,
+    ) -> HttpAnswer:
+        """Any method; `limit` is how many bytes of the answer's body are taken.
+
+        `timeout` is seconds, for all of it. Raises HttpFailure when no answer came.
+        """
         target = self._parse(url, trusted)
         session = self._sessions.get(trusted) or self._open_session(trusted)
         try:
-            async with session.post(
+            async with session.request(
+                method,
                 target,
                 data=body,
                 headers=headers,
                 timeout=_client_timeout(timeout),
                 allow_redirects=False,
             ) as response:
-                content, complete = await _read(response)
+                content, complete = await _read(response, limit)
                 return HttpAnswer(
-                    response.status, response.headers, _text(response, content), complete
+                    response.status, response.headers, _text(response, content, limit), complete
                 )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _failure(error) from None
@@ -150,9 +171,11 @@ class HttpClient:
         return session
 
     def _parse_unless_blocked(self, url: str, trusted: bool) -> URL:
-        if not trusted and (problem := self._guard.check_url(url)):
-            code: FailureCode = "blocked_address" if "leads to" in problem else "invalid_url"
-            raise HttpFailure(code, f"the URL {problem}")
+        if not trusted:
+            if problem := check_form(url):
+                raise HttpFailure("invalid_url", f"the URL {problem}")
+            if problem := self._guard.check_host(url):
+                raise HttpFailure("blocked_address", f"the URL {problem}")
         try:
             parsed = URL(url)
         except ValueError:
@@ -204,15 +227,15 @@ def _client_timeout(seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=seconds, connect=min(seconds * CONNECT_SHARE, CONNECT_LIMIT))
 
 
-async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
-    """Up to RESPONSE_LIMIT bytes, and whether the answer came to its end or to that limit.
+async def _read(response: aiohttp.ClientResponse, limit: int) -> tuple[bytes, bool]:
+    """Up to `limit` bytes, and whether the answer came to its end or to that limit.
 
     The rest of a longer body is never fetched: leaving it unread closes the connection.
     """
     content = b""
     try:
-        while len(content) < RESPONSE_LIMIT:
-            part = await response.content.read(RESPONSE_LIMIT - len(content))
+        while len(content) < limit:
+            part = await response.content.read(limit - len(content))
             if not part:
                 break
             content = content + part if content else part
@@ -221,13 +244,13 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
     return content, True
 
 
-def _text(response: aiohttp.ClientResponse, content: bytes) -> str:
+def _text(response: aiohttp.ClientResponse, content: bytes, limit: int) -> str:
     """The body as text whatever it is: bad bytes replaced, NUL (PostgreSQL has none) left out."""
     if not content:
         return ""
     if response.headers.get("Content-Encoding", "").lower() in ("gzip", "deflate"):
         try:
-            content = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(content, RESPONSE_LIMIT)
+            content = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(content, limit)
         except zlib.error:
             return ""
     return content.decode("utf-8", "replace").replace("\x00", "")
@@ -258,4 +281,5 @@ def _failure(error: Exception) -> HttpFailure:
 
 
 def _reason(cause: OSError) -> str:
-    return (cause.strerror or type(cause).__name__).lower()
+    """The system's words; those of asyncio would repeat the address."""
+    return os.strerror(cause.errno).lower() if cause.errno else type(cause).__name__

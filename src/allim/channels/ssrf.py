@@ -89,24 +89,22 @@ class AddressGuard:
 
     def check_url(self, url: str) -> str | None:
         """What speaks against a URL, in words, without a look-up of its name; or None."""
-        if len(url) > URL_LIMIT:
-            return f"is longer than {URL_LIMIT} characters"
-        if any(character <= " " or character in "\x7f\\" for character in url):
-            return "contains a space, a control character or a backslash"
+        return check_form(url) or self.check_host(url)
+
+    def check_host(self, url: str) -> str | None:
+        """What speaks against where a URL of good form leads, as far as the URL tells."""
+        host = (URL(url).raw_host or "").rstrip(".")
+        if "%" in host:
+            return "leads into one of our networks"
         try:
-            parsed = URL(url)
-            host, port = parsed.raw_host, parsed.port
+            address = ipaddress.ip_address(host)
         except ValueError:
-            return "is not a URL"
-        if parsed.scheme not in ("http", "https"):
-            return "must begin with https:// or http://"
-        if not host:
-            return "has no host"
-        if parsed.raw_user is not None or parsed.raw_password is not None:
-            return "must not carry a user name or password"
-        if not port:
-            return "has no usable port"
-        return self._check_host(host.rstrip("."))
+            if _is_legacy_ipv4(host):
+                return "hides where it leads"
+            if (host == "localhost" or host.endswith(".localhost")) and not self._localhost:
+                return "leads to this machine"
+            return None
+        return None if self.allows(address) else "leads to an address that is not public"
 
     def new_socket(self, addr_info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
         """Make the socket of one connection; raises AddressBlocked before there is one.
@@ -117,19 +115,6 @@ class AddressGuard:
         if not self.allows(ipaddress.ip_address(str(address[0]))):
             raise AddressBlocked
         return socket.socket(family, kind, protocol)
-
-    def _check_host(self, host: str) -> str | None:
-        if "%" in host:
-            return "has an address with a zone"
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            if _is_legacy_ipv4(host):
-                return "writes its address in an unusual form"
-            if (host == "localhost" or host.endswith(".localhost")) and not self._localhost:
-                return "leads to this machine"
-            return None
-        return None if self.allows(address) else "leads to an address that is not public"
 
     def _listed(self, address: Address) -> bool:
         return any(address in network for network in self._allow)
@@ -157,6 +142,28 @@ class GuardedResolver(AbstractResolver):
     async def close(self) -> None:
         """Close the resolver underneath."""
         await self._resolver.close()
+
+
+def check_form(url: str) -> str | None:
+    """What speaks against a caller's URL wherever it leads; or None."""
+    if len(url) > URL_LIMIT:
+        return f"is longer than {URL_LIMIT} characters"
+    if any(character <= " " or character in "\x7f\\" for character in url):
+        return "contains a space, a control character or a backslash"
+    try:
+        parsed = URL(url)
+        host, port = parsed.raw_host, parsed.port
+    except ValueError:
+        return "is not a URL"
+    if parsed.scheme not in ("http", "https"):
+        return "must begin with https:// or http://"
+    if not host:
+        return "has no host"
+    if parsed.raw_user is not None or parsed.raw_password is not None:
+        return "must not carry a user name or password"
+    if not port:
+        return "has no usable port"
+    return None
 
 
 def _is_legacy_ipv4(host: str) -> bool:

@@ -60,7 +60,8 @@ class ChannelRig(ABC):
     """A channel with its fake provider.
 
     `recipient` is a good one; `bad_recipients` are refused by `check`. `secrets` must never
-    be seen in outcomes, targets or logs. Give the channel a short timeout.
+    be seen in outcomes, targets or logs. Give the channel a timeout of a few seconds: the cases
+    with a provider that hangs wait for it.
     """
 
     channel: Channel
