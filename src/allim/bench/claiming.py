@@ -13,6 +13,7 @@ from allim.bench.figures import Figure, at_most, plain
 from allim.bench.stage import Stage
 from allim.database.pool import PIN_PLANS
 from allim.hub.settling import STATEMENTS
+from allim.relay.rates import RESERVED
 
 CASE = "claim"
 BATCH = 500
@@ -64,6 +65,8 @@ def _median_claim(connection: psycopg.Connection[tuple[object, ...]], claims: in
                     "channel": "LOG",
                     "limit": BATCH,
                     "marks": marks,
+                    "highest": marks,
+                    "reserved": RESERVED,
                     "token": "00000000-0000-4000-8000-000000000001",
                     "worker": "bench",
                     "lease": 600.0,

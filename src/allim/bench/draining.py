@@ -11,6 +11,7 @@ from allim.bench.figures import Figure, at_least, plain
 from allim.bench.stage import Stage
 from allim.database.pool import PIN_PLANS
 from allim.hub.settling import STATEMENTS
+from allim.relay.rates import RESERVED
 
 CASE = "drain"
 BATCH = 500
@@ -21,6 +22,10 @@ WITH n AS (
       FROM generate_series(1, %s) AS g RETURNING id)
 INSERT INTO delivery (notification_id, channel, recipient, max_attempts)
 SELECT id, %s, %s, 8 FROM n ORDER BY id"""
+
+SUMMARY = """
+SELECT (SELECT marks FROM progress), array_agg(d.id)::text, count(n.title)
+  FROM claimed AS d JOIN notification AS n ON n.id = d.notification_id"""
 
 
 def run(stage: Stage, *, deliveries: int = 50_000) -> Iterator[Figure]:
@@ -45,11 +50,7 @@ def _plain_sql(stage: Stage, deliveries: int) -> float:
     """The relay's own claim and settle, one after the other, without a client's work."""
     fill(stage, deliveries, "LOG", None)
     head = STATEMENTS["claim"].rindex("SELECT CASE WHEN row_number()")
-    claim = (  # noqa: S608: both halves are our own
-        STATEMENTS["claim"][:head]
-        + "SELECT (SELECT marks FROM progress), array_agg(d.id)::text, count(n.title)"
-        + " FROM claimed AS d JOIN notification AS n ON n.id = d.notification_id"
-    )
+    claim = STATEMENTS["claim"][:head] + SUMMARY
     token = "00000000-0000-4000-8000-000000000001"  # noqa: S105
     marks: list[int] = [0, 0, 0]
     done = 0
@@ -64,6 +65,8 @@ def _plain_sql(stage: Stage, deliveries: int) -> float:
                         "channel": "LOG",
                         "limit": BATCH,
                         "marks": marks,
+                        "highest": marks,
+                        "reserved": RESERVED,
                         "token": token,
                         "worker": "bench",
                         "lease": 60.0,

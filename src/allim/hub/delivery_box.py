@@ -90,7 +90,7 @@ class DeliveryBox:
             "reserved": RESERVED,
         }
         refused: Mapping[int, Outcome] = {}
-        if policy is None:
+        if policy is None or not policy.joins_claim:
             rows = await self._database.run_pinned(STATEMENTS["claim"], parameters)
             works = _works(rows, lane, token, deadline)
         else:
@@ -135,14 +135,15 @@ class DeliveryBox:
             if getattr(settlement.work, "has_steps", False)
         ]
         accepting = any(s.transition is Transition.ACCEPT for s in settlements)
-        if policy is None and not families and not accepting:
+        joining = policy if policy is not None and policy.joins_settle(settlements) else None
+        if joining is None and not families and not accepting:
             answers = await self._database.run_pinned(STATEMENTS["settle"], rows.parameters())
             return read_settled(answers).landed
         async with self._database.transaction(pinned=True) as tx:
             settled = await settle_families(tx, rows, families)
-            if policy is not None:
+            if joining is not None:
                 landed = [s for s in settlements if s.work.id in settled.landed]
-                await policy.on_settle(tx, landed)
+                await joining.on_settle(tx, landed)
         self._wake_lanes(settled)
         return settled.landed
 

@@ -167,6 +167,10 @@ class DisabledTargets(OpenPolicy):
             if known[target].disabled
         }
 
+    def joins_settle(self, settlements: Sequence[Settlement[Message]]) -> bool:
+        """Only where a target said that it is gone."""
+        return any(settlement.outcome.disable_target for settlement in settlements)
+
     async def on_settle(self, tx: Connection, settled: Sequence[Settlement[Message]]) -> None:
         """Disable the targets that said they are gone."""
         gone = {

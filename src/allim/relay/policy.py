@@ -18,8 +18,15 @@ class ChannelPolicy(Protocol[Content]):
 
     Each method answers with outcomes for the work it has something against, by work id;
     what it leaves out goes on. Balance, cancellation, quiet hours and disabled targets are
-    such policies.
+    such policies. A transaction that no hook joins is one round trip shorter.
     """
+
+    @property
+    def joins_claim(self) -> bool:
+        """Whether `on_attempt` has anything to do."""
+
+    def joins_settle(self, settlements: Sequence[Settlement[Content]]) -> bool:
+        """Whether `on_settle` has anything to do with these."""
 
     async def guard(self, batch: Sequence[Work[Content]]) -> Mapping[int, Outcome]:
         """Asked just before the send. An exception here means: do not send, retry."""
@@ -35,6 +42,15 @@ class ChannelPolicy(Protocol[Content]):
 
 class OpenPolicy:
     """The policy that has nothing against anything; a base for policies that need one hook."""
+
+    @property
+    def joins_claim(self) -> bool:
+        """Only where a subclass has an `on_attempt` of its own."""
+        return type(self).on_attempt is not OpenPolicy.on_attempt
+
+    def joins_settle(self, settlements: Sequence[Settlement[Any]]) -> bool:
+        """Only where a subclass has an `on_settle` of its own."""
+        return type(self).on_settle is not OpenPolicy.on_settle
 
     async def guard(self, batch: Sequence[Work[Any]]) -> Mapping[int, Outcome]:
         """Let everything pass."""
@@ -62,6 +78,13 @@ def combine(policies: Sequence[ChannelPolicy[Any]]) -> ChannelPolicy[Any] | None
 class _Combined:
     def __init__(self, policies: Sequence[ChannelPolicy[Any]]) -> None:
         self._policies = policies
+
+    @property
+    def joins_claim(self) -> bool:
+        return any(policy.joins_claim for policy in self._policies)
+
+    def joins_settle(self, settlements: Sequence[Settlement[Any]]) -> bool:
+        return any(policy.joins_settle(settlements) for policy in self._policies)
 
     async def guard(self, batch: Sequence[Work[Any]]) -> Mapping[int, Outcome]:
         against: dict[int, Outcome] = {}
