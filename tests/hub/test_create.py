@@ -227,7 +227,7 @@ async def test_a_client_that_goes_away_harms_nobody(api: Api, database: Database
 async def test_a_database_that_is_gone_is_told_and_survived(
     api: Api, database: Database, database_url: str, template_url: str
 ) -> None:
-    await api.create()
+    await asyncio.gather(*(api.get("/notifications") for _ in range(20)), api.create())
     name = database_url.rpartition("/")[2].partition("?")[0]
     async with await psycopg.AsyncConnection.connect(template_url, autocommit=True) as other:
         # The next post meets connections that are dead, and then is stored all the same.

@@ -24,6 +24,10 @@ from allim.base.errors import (
 from allim.database.pool import Connection, Database
 from allim.hub.creation import Created, Prepared, create, row_key_conflict
 
+_LINGER = 0.2
+"""Seconds that a writer keeps its connection when nothing waits any more."""
+_TRIES = 12
+
 OnCommit = Callable[[set[str]], None]
 """Told the lanes that have new work, after the commit; must not block or raise."""
 
@@ -118,23 +122,36 @@ class Coalescer:
 
     async def _write(self) -> None:
         while True:
-            while not self._queue:
-                if self._closing:
-                    return
-                idle = asyncio.get_running_loop().create_future()
-                self._idle.append(idle)
-                await idle
-            await self._store_what_waits()
+            if not self._queue and not self._closing:
+                await self._work(patience=None)
+            if self._queue:
+                await self._store_what_waits()
+            elif self._closing:
+                return
+
+    async def _work(self, patience: float | None) -> bool:
+        """Wait for work, at most `patience` seconds; whether there is any."""
+        loop = asyncio.get_running_loop()
+        idle = loop.create_future()
+        self._idle.append(idle)
+        timer = None if patience is None else loop.call_later(patience, _give_up, idle)
+        await idle
+        if timer is not None:
+            timer.cancel()
+        return bool(self._queue)
 
     async def _store_what_waits(self) -> None:
         batch: Sequence[_Waiting] = ()
         try:
             async with self._database.connection() as connection:
-                while batch := self._take():
-                    await self._store(connection, batch)
+                while True:
+                    while batch := self._take():
+                        await self._store(connection, batch)
+                    # A connection costs more to fetch from the pool than to keep for a moment.
+                    if self._closing or not await self._work(_LINGER):
+                        return
         except DatabaseUnavailable as error:
             if batch:
-                # Nobody saw its end. It may be sent again: what was stored is found.
                 await self._store_again(batch)
             for waiting in () if batch else self._take():
                 waiting.answer(error)
@@ -143,12 +160,28 @@ class Coalescer:
                 waiting.answer(_unexpected(error))
 
     async def _store_again(self, batch: Sequence[_Waiting]) -> None:
-        try:
-            async with self._database.connection() as connection:
-                await self._store(connection, batch)
-        except Exception as error:  # As above.
-            for waiting in batch:
-                waiting.answer(_unexpected(error))
+        """Send a batch again whose end nobody saw: what was stored already is found.
+
+        After a restart of the database every pooled connection may be dead, so as many
+        are tried.
+        """
+        failure: Exception = DatabaseUnavailable("the database went away")
+        for _ in range(_TRIES):
+            connected = False
+            try:
+                async with self._database.connection() as connection:
+                    connected = True
+                    await self._store(connection, batch)
+                    return
+            except DatabaseUnavailable as error:
+                failure = error
+                if not connected:
+                    break
+            except Exception as error:  # As above.
+                failure = error
+                break
+        for waiting in batch:
+            waiting.answer(_unexpected(failure))
 
     def _take(self) -> Sequence[_Waiting]:
         batch: list[_Waiting] = []
@@ -193,6 +226,11 @@ class Coalescer:
             rows = await (await connection.execute(ask.statement, {"batch": ask.batch})).fetchall()
             return row_key_conflict(prepared, rows)
         return unstorable_request(error)
+
+
+def _give_up(idle: asyncio.Future[None]) -> None:
+    if not idle.done():
+        idle.set_result(None)
 
 
 def unstorable_request(error: psycopg.Error) -> InvalidRequest:

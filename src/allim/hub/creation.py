@@ -118,18 +118,14 @@ def prepare(
         fields["data"] = request.data
     if tenant is not None:
         fields["tenant_id"] = tenant
-    request_hash = None
-    if idempotency_key is not None:
-        fields["idempotency_key"] = idempotency_key
-        request_hash = canonical_hash(request)
-        fields["request_hash"] = request_hash.hex()
+    row, request_hash = _serialised(fields, request, idempotency_key)
     return Prepared(
         id=identity,
         tenant_id=tenant,
         idempotency_key=idempotency_key,
         request_hash=request_hash,
         entries=entries,
-        row=_serialised(fields, request),
+        row=row,
         lanes=frozenset(entry["channel"] for entry in entries),
     )
 
@@ -192,17 +188,24 @@ def _tenant(request: NotificationRequest, own: int | None) -> int | None:
     return own
 
 
-def _serialised(fields: dict[str, Any], request: NotificationRequest) -> bytes:
+def _serialised(
+    fields: dict[str, Any], request: NotificationRequest, idempotency_key: str | None
+) -> tuple[bytes, bytes | None]:
     try:
+        request_hash = None
+        if idempotency_key is not None:
+            request_hash = canonical_hash(request)
+            fields["idempotency_key"] = idempotency_key
+            fields["request_hash"] = request_hash.hex()
         row = to_json(fields)
-    except (PydanticSerializationError, ValueError, RecursionError):
+    except (PydanticSerializationError, TypeError, ValueError, RecursionError):
         problems = unstorable(request)
         raise InvalidRequest(
             problems or [FieldProblem("", "not_json", "holds what JSON cannot say")]
         ) from None
     if suspicious(row) and (problems := unstorable(request)):
         raise InvalidRequest(problems)
-    return row
+    return row, request_hash
 
 
 def _json_array(rows: Any) -> str:

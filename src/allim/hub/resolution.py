@@ -8,12 +8,12 @@ the child's turn comes.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_core import to_jsonable_python
+from pydantic import BaseModel
+from pydantic_core import to_json
 
 from allim.base.errors import FieldProblem, InvalidRequest
 from allim.channels.channel import Channel, Draft, RecipientKind
@@ -21,8 +21,6 @@ from allim.hub.model import DELIVERIES_PER_BRANCH, DeliveryRequest, Notification
 
 RECIPIENT_BYTES = 2048
 """Recipients are indexed, and an index entry must fit a third of a page."""
-
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 Entry = dict[str, Any]
 """One resolved delivery, as stored in `then_steps` and `fallback_steps`; nulls are left out."""
@@ -70,10 +68,34 @@ def canonical_hash(request: NotificationRequest) -> bytes:
     """SHA-256 of what was asked for, whatever its spelling; the tenant is part of the key instead.
 
     Taken before anything is resolved: a change of settings must not turn a repeat into
-    another request.
+    another request. Fields that are left out do not count, so that a field that a later
+    version adds changes no hash.
     """
-    asked = to_jsonable_python(request, exclude={"tenant_id"}, exclude_none=True)
-    return hashlib.sha256(_CANONICAL.encode(asked).encode()).digest()
+    asked = _canonical(request)
+    asked.pop("tenant_id", None)
+    return hashlib.sha256(to_json(asked)).digest()
+
+
+def _canonical(request: BaseModel) -> dict[str, Any]:
+    canonical: dict[str, Any] = {}
+    for name, value in sorted(request.__dict__.items()):
+        if value is None or value == []:
+            continue
+        if isinstance(value, dict):
+            canonical[name] = _sorted(value)
+        elif isinstance(value, list):
+            canonical[name] = [_canonical(item) for item in value]
+        else:
+            canonical[name] = value
+    return canonical
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [_sorted(item) for item in value]
+    return value
 
 
 class _Resolution:

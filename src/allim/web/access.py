@@ -7,7 +7,7 @@ addresses. Once a key exists, every route but the exempt ones needs one.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -132,37 +132,39 @@ def _is_loopback(host: str) -> bool:
 class AccessMiddleware:
     """Checks host, origin, size and key of every request, and answers what goes wrong.
 
-    Pure ASGI: it stands before every request. `body_limits` gives single paths another
-    limit (bytes).
+    Pure ASGI: it stands before every request. `fast` are routes by method and path that it
+    calls itself; everything else is the application's. `body_limits` gives single paths
+    another limit (bytes).
     """
 
     def __init__(
         self,
-        app: ASGIApp,
         *,
         keys: KeyRing,
         allowed_hosts: Sequence[str],
-        body_limits: dict[str, int] | None = None,
+        fast: Mapping[tuple[str, str], ASGIApp] | None = None,
+        body_limits: Mapping[str, int] | None = None,
     ) -> None:
-        self._app = app
+        self._fast = fast or {}
         self._keys = keys
         self._any_host = "*" in allowed_hosts
         self._hosts = frozenset(host.lower() for host in allowed_hosts)
         self._suffixes = tuple(host[1:].lower() for host in allowed_hosts if host[:2] == "*.")
         self._body_limits = body_limits or {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, app: ASGIApp) -> None:
+        """Serve one connection, the most of them by `app`."""
         if scope["type"] != "http":
-            if scope["type"] == "websocket":
-                return
-            await self._app(scope, receive, send)
+            if scope["type"] != "websocket":
+                await app(scope, receive, send)
             return
-        started = False
+        started = ended = False
 
         async def send_secured(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
+            nonlocal started, ended
+            if message["type"] == "http.response.body":
+                ended = not message.get("more_body", False)
+            elif message["type"] == "http.response.start":
                 started = True
                 headers = list(message.get("headers", ()))
                 present = {name for name, _ in headers}
@@ -175,12 +177,15 @@ class AccessMiddleware:
 
         try:
             await self._admit(scope)
-            await self._app(scope, self._limited(scope, receive), send_secured)
+            serve = self._fast.get((scope["method"], scope["path"]), app)
+            await serve(scope, self._limited(scope, receive), send_secured)
         except ClientDisconnect:
             return
         except (
             Exception
         ) as error:  # The outermost boundary: whatever it is, the client hears of it.
+            if ended:
+                return  # FastAPI answers first and raises then; it was told and logged.
             if started:
                 raise
             await problem_of(error)(scope, receive, send_secured)

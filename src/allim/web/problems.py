@@ -126,6 +126,7 @@ def install(app: FastAPI) -> None:
         return problem(error.status_code, "refused", str(error.detail), (), headers)
 
     app.add_exception_handler(AllimError, on_request_error)
+    app.add_exception_handler(Exception, on_request_error)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_exception_handler(HTTPException, on_http_exception)
 
