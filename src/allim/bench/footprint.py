@@ -12,7 +12,7 @@ from allim.bench.figures import Figure, at_most
 from allim.bench.stage import Stage
 
 CASE = "footprint"
-SETTLE_SECONDS = 5.0
+SETTLE_SECONDS = 10.0
 
 
 def run(stage: Stage, *, seconds: float = 10.0) -> Iterator[Figure]:

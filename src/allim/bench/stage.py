@@ -93,6 +93,7 @@ def stage() -> Iterator[Stage]:
                 name: value
                 for name, value in os.environ.items()
                 if not name.startswith(("ALLIM_", "SLACK_", "SMTP_", "WEBHOOK_", "DATABASE_"))
+                and name != "PYTHONDONTWRITEBYTECODE"
             }
             yield Stage(
                 server.url,
