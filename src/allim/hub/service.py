@@ -10,11 +10,11 @@ import psycopg
 from pydantic import ValidationError
 
 from allim.base.errors import IdempotencyMismatch
+from allim.base.validation import invalid_body
 from allim.channels.channel import Channel
 from allim.database.transactions import Conversation, converse
 from allim.hub.creation import Created, Prepared, create, prepare
 from allim.hub.model import NotificationRequest
-from allim.web.problems import invalid_body
 
 
 class NotificationFields(TypedDict, total=False):

@@ -23,7 +23,8 @@ from allim.web.problems import Refused, Unauthenticated, problem_of
 PRINCIPAL = "allim.principal"
 """Where the middleware puts the principal in the ASGI scope."""
 
-EXEMPT_PREFIXES = ("/health/", "/receipts/", "/login", "/static/")
+EXEMPT_PREFIXES = ("/health/", "/receipts/", "/static/")
+LOGIN = "/login"
 """Paths that need no key: probes, provider receipts (own secret), the login page and its files."""
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -181,9 +182,7 @@ class AccessMiddleware:
             await serve(scope, self._limited(scope, receive), send_secured)
         except ClientDisconnect:
             return
-        except (
-            Exception
-        ) as error:  # The outermost boundary: whatever it is, the client hears of it.
+        except Exception as error:  # The outermost boundary: the client hears of it.
             if ended:
                 return  # FastAPI answers first and raises then; it was told and logged.
             if started:
@@ -202,7 +201,7 @@ class AccessMiddleware:
                 origin = value
             elif name == b"sec-fetch-site":
                 site = value
-        exempt = path.startswith(EXEMPT_PREFIXES)
+        exempt = path.startswith(EXEMPT_PREFIXES) or path == LOGIN
         if not self._any_host and not path.startswith("/health/"):
             self._check_host(host)
         if scope["method"] not in _SAFE_METHODS:

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails, to_json
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,6 +24,7 @@ from allim.base.errors import (
     Overloaded,
     RequestError,
 )
+from allim.base.validation import invalid_body, invalid_parameters
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = "1"
@@ -96,11 +97,6 @@ def problem_of(error: Exception) -> Response:
     return problem(500, "internal_error", "an unexpected error; it was logged")
 
 
-def invalid_body(error: ValidationError) -> RequestError:
-    """What pydantic found wrong with a JSON body, field by field."""
-    return _invalid(error.errors(include_url=False, include_input=False), body=True)
-
-
 def install(app: FastAPI) -> None:
     """Answer every error of the app's routes with a problem document."""
 
@@ -109,7 +105,7 @@ def install(app: FastAPI) -> None:
 
     async def on_validation_error(_request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return problem_of(_invalid(error.errors(), body=False))
+        return problem_of(invalid_parameters(error.errors()))
 
     async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -143,33 +139,6 @@ def _methods(app: FastAPI, request: Request) -> Sequence[str]:
     ]
 
 
-def _invalid(found: Sequence[ErrorDetails] | Sequence[Any], *, body: bool) -> RequestError:
-    for details in found:
-        if details["type"] == "json_invalid":
-            reason = details.get("ctx", {}).get("error", details["msg"])
-            return Refused(400, "malformed_json", f"the body is not JSON: {reason}")
-    return InvalidRequest([_field_problem(details, body) for details in found])
-
-
-def _field_problem(details: Any, body: bool) -> FieldProblem:
-    location: tuple[int | str, ...] = details["loc"]
-    code = str(details["type"])
-    message = str(details["msg"])
-    if code == "string_pattern_mismatch" and "\\x00" in details.get("ctx", {}).get("pattern", ""):
-        code, message = "nul_character", "has a NUL character"
-    if code == "extra_forbidden":
-        code, message = "unknown_field", "is not a field of this request"
-    if code == "missing":
-        message = "is required"
-    if not body and location and location[0] != "body":
-        return FieldProblem(str(location[min(1, len(location) - 1)]), code, message)
-    return FieldProblem(_pointer(location if body else location[1:]), code, message)
-
-
-def _pointer(location: Sequence[int | str]) -> str:
-    return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in location)
-
-
 def _sayable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()[:1000]
 
@@ -180,7 +149,6 @@ __all__ = [
     "Refused",
     "Unauthenticated",
     "install",
-    "invalid_body",
     "problem",
     "problem_of",
 ]
