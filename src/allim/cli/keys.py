@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from allim.base.errors import NotFound
 from allim.cli.start import start
-from allim.database.pool import Database
+
+if TYPE_CHECKING:
+    from allim.database.pool import Database
 
 app = typer.Typer(help="API keys.", no_args_is_help=True, rich_markup_mode="markdown")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from allim.base.logging import LogWriter, configure_logging
-from allim.base.settings import Environment
+if TYPE_CHECKING:
+    from allim.base.logging import LogWriter
+    from allim.base.settings import Environment
 
 
 def start(
@@ -18,7 +20,8 @@ def start(
 
     Raises ConfigurationError naming every setting that is unknown or wrong.
     """
-    from allim.base.logging import LogSettings
+    from allim.base.logging import LogSettings, configure_logging
+    from allim.base.settings import Environment
     from allim.composition.settings import check
     from allim.composition.stopping import interrupt_on_signals
 

@@ -1,0 +1,194 @@
+"""What the command line answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from allim.database.migrate import migrations
+from tests.conftest import named
+from tests.programs import allim, programs
+
+
+@pytest.fixture
+def empty_url(server_url: str) -> str:
+    """A database without a schema."""
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS not_migrated WITH (FORCE)")
+        connection.execute("CREATE DATABASE not_migrated")
+    return named(server_url, "not_migrated")
+
+
+async def test_an_unknown_setting_stops_the_start(place: Path) -> None:
+    ended = await allim("up", cwd=place, ALLIM_PROT="1")
+    assert ended.code == 2
+    assert ended.err == "allim: unknown settings: ALLIM_PROT (did you mean ALLIM_PORT?)\n"
+
+
+async def test_every_wrong_setting_is_named_at_once_and_none_is_shown(place: Path) -> None:
+    ended = await allim("relay", cwd=place, ALLIM_PORT="many", SMTP_URL="http://user:hunter2@mail")
+    assert ended.code == 2
+    assert "ALLIM_PORT" in ended.err
+    assert "SMTP_URL" in ended.err
+    assert "hunter2" not in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+async def test_a_database_that_does_not_answer_is_an_error_and_nothing_else_is_started(
+    place: Path,
+) -> None:
+    url = "postgresql://user:hunter2@127.0.0.1:1/none"
+    ended = await allim("up", cwd=place, DATABASE_URL=url)
+    assert ended.code == 1
+    assert "DATABASE_URL postgresql://user:***@127.0.0.1:1/none" in ended.err
+    assert "hunter2" not in ended.err
+    assert "Traceback" not in ended.err
+    assert not (place / ".allim").exists()
+
+
+async def test_a_url_that_is_none_is_a_settings_error(place: Path) -> None:
+    ended = await allim("relay", cwd=place, DATABASE_URL="mysql://somewhere/x")
+    assert ended.code == 2
+    assert "postgresql://" in ended.err
+
+
+async def test_an_open_address_needs_a_key(place: Path, database_url: str) -> None:
+    refused = await allim("api", "--host", "0.0.0.0", cwd=place, DATABASE_URL=database_url)
+    assert refused.code == 2
+    assert "there is no API key" in refused.err
+
+    created = await allim("key", "create", "shop", cwd=place, DATABASE_URL=database_url)
+    assert created.code == 0
+    token = created.out.strip()
+    assert token.startswith("allim_")
+    async with programs(place) as start:
+        api = await start(
+            "api", "--host", "0.0.0.0", DATABASE_URL=database_url, ALLIM_ALLOWED_HOSTS="*"
+        )
+        status, body = await api.call("GET", "/notifications")
+        assert (status, body["code"]) == (401, "unauthenticated")
+        status, _ = await api.call(
+            "GET", "/notifications", headers={"Authorization": f"Bearer {token}"}
+        )
+        assert status == 200
+
+    listed = await allim("key", "list", cwd=place, DATABASE_URL=database_url)
+    assert "shop" in listed.out
+    assert token not in listed.out
+    identity = listed.out.split()[0]
+    revoked = await allim("key", "revoke", identity, cwd=place, DATABASE_URL=database_url)
+    assert revoked.code == 0
+    again = await allim("key", "revoke", identity, cwd=place, DATABASE_URL=database_url)
+    assert again.code == 2
+
+
+async def test_a_port_that_is_taken_is_one_clear_line(place: Path, database_url: str) -> None:
+    async with programs(place) as start:
+        first = await start("api", DATABASE_URL=database_url)
+        port = first.url.rsplit(":", 1)[1]
+        second = await allim("api", "--port", port, cwd=place, DATABASE_URL=database_url)
+    assert second.code == 2
+    assert f"port {port} of 127.0.0.1 is taken" in second.err
+
+
+async def test_a_schema_is_migrated_only_when_asked_on_a_real_database(
+    place: Path, empty_url: str
+) -> None:
+    refused = await allim("relay", cwd=place, DATABASE_URL=empty_url)
+    assert refused.code == 1
+    assert "run `allim migrate`" in refused.err
+
+    first = await allim("migrate", cwd=place, DATABASE_URL=empty_url)
+    assert first.code == 0
+    assert "applied 0001 hub" in first.out
+    second = await allim("migrate", cwd=place, DATABASE_URL=empty_url)
+    assert "nothing to do" in second.out
+
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO schema_migration (number, name) VALUES (9999, 'later')")
+    newer = await allim("migrate", cwd=place, DATABASE_URL=empty_url)
+    assert newer.code == 1
+    assert "newer version" in newer.err
+
+
+async def test_the_sql_of_every_migration_is_printed(place: Path) -> None:
+    ended = await allim("migrate", "--sql", cwd=place)
+    assert ended.out.count("\n-- 0") + 1 == len(migrations())
+    assert not (place / ".allim").exists()
+
+
+async def test_db_url_prints_the_url_and_leaves_the_server_up(place: Path) -> None:
+    first = await allim("db", "url", cwd=place)
+    assert first.code == 0
+    assert first.err == ""
+    url = first.out.removesuffix("\n")
+    assert url.startswith("postgresql://")
+    assert "\n" not in url
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT count(*) FROM delivery").fetchone() == (0,)
+
+    assert (await allim("db", "url", cwd=place)).out == first.out
+    stopped = await allim("db", "stop", cwd=place)
+    assert stopped.out == "stopped\n"
+    assert "no embedded server" in (await allim("db", "stop", cwd=place)).out
+
+
+async def test_db_shell_hands_on_arguments_and_exit_code(place: Path) -> None:
+    ended = await allim("db", "shell", "--", "-Atc", "SELECT 6 * 7", cwd=place)
+    assert ended.out == "42\n"
+    failed = await allim("db", "shell", "--", "-c", "SELECT nothing", cwd=place)
+    assert failed.code == 1
+
+
+async def test_send_stores_what_a_relay_delivers(place: Path, database_url: str) -> None:
+    async with programs(place) as start:
+        program = await start("up", DATABASE_URL=database_url)
+        sent = await allim(
+            "send", "email", "kim@example.com", "-t", "안녕", "-m", "잘 됩니다",
+            cwd=place, DATABASE_URL=database_url,
+        )  # fmt: skip
+        identity = sent.out.strip()
+        await program.attempts(identity, 1)
+        assert (await program.show(identity))["status"] == "COMPLETED"
+        await program.prints("Subject: 안녕")
+
+    refused = await allim(
+        "send", "email", "nobody", "-m", "x", cwd=place, DATABASE_URL=database_url
+    )
+    assert refused.code == 2
+    assert "/deliveries/0/recipient" in refused.err
+
+
+async def test_the_doctor_finds_nothing_wrong_with_a_fresh_start(place: Path) -> None:
+    ended = await allim("doctor", cwd=place)
+    assert ended.code == 0, ended.out
+    assert "nothing is wrong" in ended.out
+    assert "mock: SMTP_URL is not set" in ended.out
+    assert "no API key" in ended.out
+
+
+async def test_the_doctor_says_what_is_wrong(place: Path, empty_url: str) -> None:
+    ended = await allim(
+        "doctor",
+        cwd=place,
+        DATABASE_URL=empty_url,
+        SMTP_URL="smtp://127.0.0.1:1",
+        ALLIM_HOST="0.0.0.0",
+    )
+    assert ended.code == 1
+    assert "run `allim migrate`" in ended.out
+    assert "could not connect" in ended.out
+    unreachable = await allim("doctor", cwd=place, DATABASE_URL="postgresql://127.0.0.1:1/x")
+    assert unreachable.code == 1
+    assert "Connection refused" in unreachable.out
+
+
+async def test_help_reads_well(place: Path) -> None:
+    ended = await allim("--help", cwd=place)
+    assert ended.code == 0
+    for command in ("up", "api", "relay", "migrate", "db", "doctor", "key", "send", "demo"):
+        assert command in ended.out
+    version = await allim("--version", cwd=place)
+    assert version.out.startswith("allim ")
