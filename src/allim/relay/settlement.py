@@ -13,6 +13,9 @@ from allim.relay.work import Content, Work
 RESCUES_BEFORE_DEAD = 5
 """A piece of work over which this many leases ran out is buried: it may be what kills relays."""
 
+LONGEST_SNOOZE_SECONDS = 366 * 24 * 3600.0
+"""A time that PostgreSQL cannot store would hold up its whole batch."""
+
 
 class Transition(StrEnum):
     """What settling does to the work."""
@@ -61,7 +64,7 @@ def decide(
     if kind is OutcomeKind.REFUSED:
         return Settlement(work, outcome, Transition.BURY, spent=True, code=outcome.code)
     if kind is OutcomeKind.SNOOZED:
-        delay = max(outcome.retry_after or 0.0, 0.0)
+        delay = min(max(0.0, outcome.retry_after or 0.0), LONGEST_SNOOZE_SECONDS)
         return Settlement(work, outcome, Transition.SNOOZE, delay, code=outcome.code)
     if kind is OutcomeKind.RELEASED:
         return Settlement(work, outcome, Transition.SNOOZE, 0.0, code=outcome.code)
