@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
 from allim.database.pool import Database
+from allim.hub.bulk import BULK_LIMIT, BulkCreation
 from allim.hub.coalescer import Coalescer, OnCommit
 from allim.hub.endpoints import EndpointBook
 from allim.hub.operations import Operations
@@ -23,6 +24,7 @@ from allim.hub.reading import Reader
 from allim.hub.routes import (
     CREATE_OPERATION,
     CreateNotification,
+    bulk_route,
     create_schemas,
     reading_routes,
 )
@@ -81,6 +83,7 @@ def create_app(
             fast={("POST", "/notifications"): create},
             keys=keys,
             allowed_hosts=settings.allowed_hosts(),
+            body_limits={"/notifications/bulk": BULK_LIMIT},
         ),
         title="Allim",
         version=version("allim"),
@@ -92,6 +95,7 @@ def create_app(
     problems.install(app)
     # Never reached, but it makes the route known to whoever asks what there is.
     app.router.routes.insert(0, Route("/notifications", create, methods=["POST"]))
+    app.include_router(bulk_route(BulkCreation(channels, coalescer)))
     app.include_router(reading_routes(reader))
     app.include_router(operation_routes(Operations(database, on_commit), reader))
     app.include_router(endpoint_routes(endpoints or EndpointBook(database)))

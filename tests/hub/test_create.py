@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+import pytest
 
+from allim.base.errors import Overloaded
+from allim.channels.channel import Channel
 from allim.database.pool import Database
+from allim.hub.coalescer import Coalescer, CoalescerLimits
+from allim.hub.creation import Created, prepare
+from allim.hub.model import NotificationRequest
 from tests.hub.conftest import NOTIFICATION, Api, Start, count
 
 
@@ -255,3 +262,23 @@ async def test_the_trace_of_the_caller_is_kept(api: Api) -> None:
     begun = (await api.get(broken.headers["Location"])).json["traceparent"]
     assert begun != "00-zz-1"
     assert len(begun) == 55
+
+
+async def test_more_than_may_wait_is_turned_away_and_the_rest_is_stored(
+    database: Database, channels: Mapping[str, Channel]
+) -> None:
+    request = NotificationRequest.model_validate(NOTIFICATION, strict=False)
+    limits = CoalescerLimits(connections=1, batch=1, waiting=3)
+    coalescer = Coalescer(database, limits=limits)
+
+    results = await asyncio.gather(
+        *(coalescer.store(prepare(request, channels)) for _ in range(10)), return_exceptions=True
+    )
+    await coalescer.close()
+
+    assert sum(isinstance(result, Created) for result in results) == 3
+    assert all(isinstance(r, Created) or isinstance(r, Overloaded) for r in results)
+    assert Overloaded.status == 503
+    assert await count(database, "notification") == 3
+    with pytest.raises(Overloaded):
+        await coalescer.store(prepare(request, channels))

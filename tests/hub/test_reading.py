@@ -214,3 +214,34 @@ async def test_the_status_shown_agrees_with_the_deliveries_beside_it(
     shown = await Reader(database).notification((await api.create()).json["id"])
     assert shown.status == "PENDING"
     assert len(shown.deliveries) == 2
+
+
+async def test_a_recipient_is_found_by_index_whatever_its_delivery_does(
+    api: Api, database: Database
+) -> None:
+    for status in ("PROCESSING", "SUCCESS"):
+        await create(api, deliveries=[{"channel": "LOG", "recipient": "lee"}])
+        await database.fetch(
+            "UPDATE delivery SET status = %(s)s, claim_token = CASE %(s)s"
+            " WHEN 'PROCESSING' THEN gen_random_uuid() END WHERE status = 'PENDING' RETURNING 1",
+            {"s": status},
+        )
+    await database.fetch(
+        "WITH n AS (INSERT INTO notification (id, source, type) SELECT gen_random_uuid(), 's', 't'"
+        "   FROM generate_series(1, 20000) i RETURNING id)"
+        " INSERT INTO delivery (notification_id, channel, max_attempts, recipient)"
+        " SELECT id, 'LOG', 1, id::text FROM n RETURNING 1"
+    )
+    async with database.connection() as connection:
+        await connection.execute("ANALYZE delivery")
+        plan = await (
+            await connection.execute(
+                "EXPLAIN SELECT FROM delivery d WHERE true " + SQL["delivery_recipient"],
+                {"recipient": "lee"},
+            )
+        ).fetchall()
+
+    assert len(await listed(api, recipient="lee")) == 2
+    assert len(await listed(api, recipient="lee", channel="log")) == 2
+    assert len(await listed(api, "/deliveries", recipient="lee")) == 2
+    assert "Seq Scan" not in str(plan)

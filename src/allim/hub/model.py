@@ -121,3 +121,18 @@ class NotificationRequest(_Request):
         if self.scheduled_at and self.expires_at and self.expires_at <= self.scheduled_at:
             raise PydanticCustomError("expires_too_early", "expires_at must be after scheduled_at")
         return self
+
+
+NOTIFICATIONS_PER_BULK = 1000
+
+
+class BulkRequest(BaseModel):
+    """Many notifications at once; each is judged by itself."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    notifications: list[Any] = Field(
+        min_length=1,
+        max_length=NOTIFICATIONS_PER_BULK,
+        description="Each as for POST /notifications, and optionally with its idempotency_key",
+    )

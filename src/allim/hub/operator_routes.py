@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Path, Query, Request
+from fastapi import APIRouter, Body, Depends, Path, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 from pydantic_core import PydanticCustomError
 
@@ -18,7 +18,7 @@ from allim.hub.reading import PAGE_LIMIT, Reader
 from allim.hub.resolution import RECIPIENT_BYTES
 from allim.hub.views import CanceledView, DeliveryView, EndpointSecretView, EndpointView, Page
 from allim.web.access import AccessScope, Principal, requires
-from allim.web.bodies import check_json
+from allim.web.bodies import only_json
 
 Id = Annotated[int, Path(ge=1, le=MAX_BIGINT)]
 Sending = Annotated[Principal, Depends(requires(AccessScope.SEND))]
@@ -27,11 +27,6 @@ Operating = Annotated[Principal, Depends(requires(AccessScope.OPERATE))]
 _CONFLICT: dict[int | str, dict[str, Any]] = {
     409: {"description": "Its state does not allow it; `code` says why"}
 }
-
-
-async def only_json(request: Request) -> None:
-    """A FastAPI dependency: refuse a body that does not say that it is JSON."""
-    check_json(request.scope)
 
 
 JSON_BODY = Depends(only_json)

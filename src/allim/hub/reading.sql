@@ -102,18 +102,32 @@ AND (n.title ILIKE %(q)s OR n.message ILIKE %(q)s OR n.type ILIKE %(q)s OR n.sou
 -- name: notification_channel
 AND EXISTS (SELECT FROM delivery d WHERE d.notification_id = n.id AND d.channel = %(channel)s)
 -- name: notification_recipient
--- Through the index on recipients, whatever else is asked for.
-AND n.id IN (SELECT d.notification_id FROM delivery d WHERE d.recipient = %(recipient)s)
+-- Through the index on recipients, whatever else is asked for. That leaves out the few that
+-- are under way, which delivery_leased has: hence the two halves, here and below.
+AND n.id IN (SELECT d.notification_id FROM delivery d
+              WHERE d.recipient = %(recipient)s AND d.status <> 'PROCESSING'
+              UNION ALL
+             SELECT d.notification_id FROM delivery d
+              WHERE d.recipient = %(recipient)s AND d.status = 'PROCESSING')
 -- name: notification_channel_recipient
 AND n.id IN (SELECT d.notification_id FROM delivery d
-              WHERE d.recipient = %(recipient)s AND d.channel = %(channel)s)
+              WHERE d.recipient = %(recipient)s AND d.status <> 'PROCESSING'
+                AND d.channel = %(channel)s
+              UNION ALL
+             SELECT d.notification_id FROM delivery d
+              WHERE d.recipient = %(recipient)s AND d.status = 'PROCESSING'
+                AND d.channel = %(channel)s)
 
 -- name: delivery_status
 AND d.status = ANY (%(status)s)
 -- name: delivery_channel
 AND d.channel = %(channel)s
 -- name: delivery_recipient
-AND d.recipient = %(recipient)s
+AND d.id IN (SELECT id FROM delivery
+              WHERE recipient = %(recipient)s AND status <> 'PROCESSING'
+              UNION ALL
+             SELECT id FROM delivery
+              WHERE recipient = %(recipient)s AND status = 'PROCESSING')
 -- name: delivery_notification_id
 AND d.notification_id = %(notification_id)s
 -- name: delivery_error_code

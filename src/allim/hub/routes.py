@@ -6,18 +6,21 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Header, Path, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 from pydantic_core import to_json
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from allim.base.errors import NotFound
+from allim.base.errors import AllimError, NotFound
 from allim.channels.channel import Channel
+from allim.hub.bulk import BulkCreation
 from allim.hub.coalescer import Coalescer
 from allim.hub.creation import Created, prepare
 from allim.hub.model import (
     MAX_BIGINT,
+    BulkRequest,
     ChannelName,
     NotificationRequest,
     Recipient,
@@ -27,10 +30,17 @@ from allim.hub.model import (
 )
 from allim.hub.reading import PAGE_LIMIT, DeliveryFilter, NotificationFilter, Reader
 from allim.hub.status import DeliveryStatus, NotificationStatus
-from allim.hub.views import CreatedView, DeliveryView, NotificationSummary, NotificationView, Page
+from allim.hub.views import (
+    BulkView,
+    CreatedView,
+    DeliveryView,
+    NotificationSummary,
+    NotificationView,
+    Page,
+)
 from allim.web.access import PRINCIPAL, AccessScope, Principal, requires
-from allim.web.bodies import read_json_body
-from allim.web.problems import Unauthenticated
+from allim.web.bodies import only_json, read_json_body
+from allim.web.problems import Unauthenticated, document_of
 
 DeliveryId = Annotated[int, Path(ge=1, le=MAX_BIGINT)]
 Reading = Annotated[Principal, Depends(requires(AccessScope.READ))]
@@ -90,6 +100,44 @@ def created_json(created: Created) -> bytes:
             ],
         }
     )
+
+
+def bulk_route(bulk: BulkCreation) -> APIRouter:
+    """`POST /notifications/bulk`."""
+    router = APIRouter(tags=["notifications"])
+
+    @router.post(
+        "/notifications/bulk",
+        summary="Create up to 1000 notifications; each is answered by itself",
+        response_model=BulkView,
+        dependencies=[Depends(only_json)],
+    )
+    async def create_bulk(
+        body: BulkRequest,
+        principal: Annotated[Principal, Depends(requires(AccessScope.SEND))],
+        traceparent: Annotated[str | None, Header()] = None,
+    ) -> Response:
+        results = await bulk.create(
+            body.notifications, tenant=principal.tenant_id, traceparent=traceparent
+        )
+        items = b",".join(map(_bulk_item, results))
+        return Response(b'{"results":[' + items + b"]}", media_type="application/json")
+
+    return router
+
+
+def _bulk_item(result: Created | AllimError) -> bytes:
+    if isinstance(result, Created):
+        replayed = b"true" if result.replayed else b"false"
+        return (
+            b'{"status":202,"replayed":'
+            + replayed
+            + b',"notification":'
+            + created_json(result)
+            + b"}"
+        )
+    found = document_of(result)
+    return to_json({"status": found["status"], "problem": found})
 
 
 class _Listing(BaseModel):

@@ -163,3 +163,18 @@ class EndpointSecretView(EndpointView):
     """An endpoint with its new secret, which is shown this once."""
 
     secret: str
+
+
+class BulkItemView(BaseModel):
+    """What became of one notification of a bulk request."""
+
+    status: int = Field(description="The HTTP status that it would have had by itself")
+    replayed: bool | None = None
+    notification: CreatedView | None = None
+    problem: dict[str, Any] | None = None
+
+
+class BulkView(BaseModel):
+    """What became of each notification, in the order of the request."""
+
+    results: list[BulkItemView]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope
 
 from allim.web.problems import Refused
@@ -42,6 +42,11 @@ def check_json(scope: Scope) -> None:
     ):
         return
     raise Refused(415, "not_json", "the body must be sent as application/json")
+
+
+async def only_json(request: Request) -> None:
+    """A FastAPI dependency: refuse a body that does not say that it is JSON."""
+    check_json(request.scope)
 
 
 async def read_json_body(scope: Scope, receive: Receive) -> bytes:

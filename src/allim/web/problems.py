@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -55,7 +55,24 @@ def problem(
     errors: Sequence[FieldProblem] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """One problem document."""
+    """One problem document, as an answer."""
+    more = dict(headers or {})
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        more.setdefault("Retry-After", RETRY_AFTER)
+    if status == HTTPStatus.UNAUTHORIZED:
+        more.setdefault("WWW-Authenticate", 'Bearer realm="allim"')
+    return Response(to_json(_document(status, code, detail, errors)), status, more, MEDIA_TYPE)
+
+
+def document_of(error: Exception) -> dict[str, Any]:
+    """The problem document of an exception, to stand within another answer."""
+    found: dict[str, Any] = from_json(bytes(problem_of(error).body))
+    return found
+
+
+def _document(
+    status: int, code: str, detail: str, errors: Sequence[FieldProblem]
+) -> dict[str, Any]:
     body: dict[str, Any] = {
         "type": f"urn:allim:problem:{code}",
         "title": HTTPStatus(status).phrase,
@@ -72,12 +89,7 @@ def problem(
             }
             for error in errors[:_PROBLEMS_SHOWN]
         ]
-    more = dict(headers or {})
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        more.setdefault("Retry-After", RETRY_AFTER)
-    if status == HTTPStatus.UNAUTHORIZED:
-        more.setdefault("WWW-Authenticate", 'Bearer realm="allim"')
-    return Response(to_json(body), status, more, MEDIA_TYPE)
+    return body
 
 
 def problem_of(error: Exception) -> Response:
@@ -148,6 +160,7 @@ __all__ = [
     "Overloaded",
     "Refused",
     "Unauthenticated",
+    "document_of",
     "install",
     "problem",
     "problem_of",
