@@ -68,6 +68,7 @@ class LogWriter:
     """Renders events and writes them, several in one write."""
 
     def __init__(self, render: Render, stream: Stream, level: int) -> None:
+        self.as_json = render is json_line
         self._render = render
         self._stream = stream
         self._level = level
@@ -77,9 +78,13 @@ class LogWriter:
         return level >= self._level
 
     def write(self, events: Sequence[Event]) -> None:
-        """Write one line each. A stderr that is gone must not stop a relay: it is ignored."""
+        """Write one line each."""
+        self.write_text("".join([self._render(event) for event in events]))
+
+    def write_text(self, lines: str) -> None:
+        """Write whole lines. A stderr that is gone must not stop a relay: it is ignored."""
         try:
-            self._stream.write("".join([self._render(event) for event in events]))
+            self._stream.write(lines)
             self._stream.flush()
         except (OSError, ValueError):
             return

@@ -38,10 +38,12 @@ class Histogram:
         self._counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def observe(self, value: float) -> None:
-        """Count one observation."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self.total += value
+    def observe(self, values: Sequence[float]) -> None:
+        """Count an observation for each value."""
+        bounds, counts = self._bounds, self._counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.total += sum(values)
 
     def cumulative(self) -> list[tuple[str, float]]:
         """Bucket bounds and how many observations lie at or below each."""
@@ -95,8 +97,11 @@ class TraceContext:
 
 
 def trace_id_of(traceparent: str | None) -> str | None:
-    """The trace id in a `traceparent`, taken on trust; None where there is none."""
-    return traceparent[3:35] if traceparent and len(traceparent) == 55 else None
+    """The trace id in a `traceparent`; None where there is none."""
+    if traceparent is None or len(traceparent) != 55:
+        return None
+    trace_id = traceparent[3:35]
+    return trace_id if trace_id.isalnum() and trace_id.isascii() else None
 
 
 def real_tracer(name: str) -> Tracer | None:

@@ -18,7 +18,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from allim.base.logging import Event, LogWriter, now
+from allim.base.logging import LogWriter, now
 from allim.base.telemetry import (
     CALL_BUCKETS,
     LATENCY_BUCKETS,
@@ -27,8 +27,8 @@ from allim.base.telemetry import (
     TraceContext,
     Words,
     real_tracer,
-    trace_id_of,
 )
+from allim.relay.attempt_lines import TROUBLE, AttemptLines
 from allim.relay.observer import Settled
 from allim.relay.settlement import Transition
 
@@ -42,7 +42,6 @@ REASONS = 100
 BREAKERS_SHOWN = 100
 DATABASE_NOTICE_SECONDS = 10.0
 FINISHED = frozenset({Transition.COMPLETE, Transition.ACCEPT, Transition.SKIP, Transition.BURY})
-TROUBLE = frozenset({Transition.BURY, Transition.HOLD})
 
 
 class Traced(Protocol):
@@ -69,11 +68,11 @@ class RelayTelemetry(Collector):
     """
 
     def __init__(self, worker: str, writer: LogWriter) -> None:
-        self._worker = worker
         self._writer = writer
-        self._lines = writer.logs(logging.INFO)
+        self._told = writer.logs(logging.INFO)
+        self._lines = AttemptLines(worker)
         self._tracer: Tracer | None = real_tracer("allim.relay")
-        self._attempts: Counter[tuple[str, str, str | None]] = Counter()
+        self._attempts: dict[str, Counter[tuple[str, str | None]]] = defaultdict(Counter)
         self._reasons: dict[str, Words] = defaultdict(lambda: Words(REASONS))
         self._calls: dict[str, Histogram] = defaultdict(lambda: Histogram(CALL_BUCKETS))
         self._latency: dict[str, Histogram] = defaultdict(lambda: Histogram(LATENCY_BUCKETS))
@@ -95,30 +94,37 @@ class RelayTelemetry(Collector):
 
     def settled(self, lane: str, batch: Sequence[Settled]) -> None:
         """Count, write the lines of the batch, and tell the spans."""
-        stamp, moment = now(), time.time()
-        attempts, calls = self._attempts, self._calls[lane]
-        lines: list[Event] = []
-        for item in batch:
-            settlement = item.settlement
-            outcome, transition = settlement.outcome, settlement.transition
-            work = settlement.work
-            if item.landed:
-                attempts[lane, outcome.kind, settlement.code] += 1
-                if item.seconds:
-                    calls.observe(item.seconds)
-                if transition in FINISHED:
-                    self._retries[lane].observe(work.retry_count)
-                if transition is Transition.COMPLETE:
-                    waited = moment - work.content.created_at.timestamp()
-                    self._latency[lane].observe(max(waited, 0.0))
+        landed = [item for item in batch if item.landed]
+        if len(landed) < len(batch):
+            self._refused[lane] += len(batch) - len(landed)
+        self._count(lane, landed)
+        if self._told:
+            if self._writer.as_json:
+                self._writer.write_text(self._lines.json(lane, batch, now()))
             else:
-                self._refused[lane] += 1
-            if self._lines:
-                lines.append(self._line(lane, item, stamp))
-        if lines:
-            self._writer.write(lines)
+                self._writer.write(self._lines.events(lane, batch, now()))
         if self._tracer is not None:
             self._trace(self._tracer, lane, batch)
+
+    def _count(self, lane: str, landed: Sequence[Settled]) -> None:
+        """Counts by value first: most of a batch went the same way."""
+        settlements = [item.settlement for item in landed]
+        attempts = self._attempts[lane]
+        for way, count in Counter([(s.outcome.kind._value_, s.code) for s in settlements]).items():
+            attempts[way] += count
+        self._calls[lane].observe([item.seconds for item in landed if item.seconds])
+        self._retries[lane].observe(
+            [s.work.retry_count for s in settlements if s.transition in FINISHED]
+        )
+        moment = time.time()
+        self._latency[lane].observe(
+            [
+                # Never less than nothing: the database's clock may be a little ahead.
+                max(moment - s.work.content.created_at.timestamp(), 0.0)
+                for s in settlements
+                if s.transition is Transition.COMPLETE
+            ]
+        )
 
     def rescued(self, lane: str, count: int) -> None:
         """Count, and say so: a relay died or was cut off."""
@@ -192,38 +198,15 @@ class RelayTelemetry(Collector):
             labels=["channel", "outcome", "reason"],
         )
         sums: Counter[tuple[str, str, str]] = Counter()
-        for (lane, kind, code), count in list(self._attempts.items()):
-            reason = self._reasons[lane].bounded(code) if code else ""
-            sums[lane, str(kind).lower(), reason] += count
+        for lane, ways in list(self._attempts.items()):
+            for (kind, code), count in list(ways.items()):
+                reason = self._reasons[lane].bounded(code) if code else ""
+                sums[lane, kind.lower(), reason] += count
         for labels, count in sums.items():
             metric.add_metric(labels, count)
         return metric
 
-    # Lines and spans
-
-    def _line(self, lane: str, item: Settled, stamp: str) -> Event:
-        settlement = item.settlement
-        work, outcome = settlement.work, settlement.outcome
-        content: Traced = work.content
-        return {
-            "time": stamp,
-            "level": "warning" if settlement.transition in TROUBLE else "info",
-            "event": "attempt" if item.landed else "attempt lost its claim",
-            "delivery_id": work.id,
-            "notification_id": content.notification_id,
-            "channel": lane,
-            "target": item.target or None,
-            "attempt": work.attempt_no,
-            "outcome": outcome.kind,
-            "code": settlement.code,
-            "transition": settlement.transition,
-            "http_status": outcome.http_status,
-            "seconds": round(item.seconds, 6),
-            "retry_count": work.retry_count + settlement.spent,
-            "next_delay": settlement.delay,
-            "trace_id": trace_id_of(content.traceparent),
-            "worker": self._worker,
-        }
+    # Spans
 
     def _trace(self, tracer: Tracer, lane: str, batch: Sequence[Settled]) -> None:
         from opentelemetry import trace
