@@ -277,7 +277,7 @@ async def test_more_than_may_wait_is_turned_away_and_the_rest_is_stored(
     await coalescer.close()
 
     assert sum(isinstance(result, Created) for result in results) == 3
-    assert all(isinstance(r, Created) or isinstance(r, Overloaded) for r in results)
+    assert all(isinstance(r, Created | Overloaded) for r in results)
     assert Overloaded.status == 503
     assert await count(database, "notification") == 3
     with pytest.raises(Overloaded):
