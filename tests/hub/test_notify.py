@@ -172,3 +172,16 @@ async def count_elsewhere(url: str) -> int:
         row = connection.execute("SELECT count(*) FROM notification").fetchone()
         assert row is not None
         return int(row[0])
+
+
+async def test_allim_hub_notify_goes_by_the_settings_of_the_process(
+    database: Database, database_url: str
+) -> None:
+    from allim import notify
+
+    with psycopg.connect(database_url) as connection:
+        created = notify(connection, **ORDER)
+        assert isinstance(created, Created)
+        with pytest.raises(InvalidRequest, match="deliveries/0/recipient"):
+            notify(connection, **{**ORDER, "deliveries": [{"channel": "EMAIL", "recipient": "no"}]})
+    assert await count(database, "delivery") == 2

@@ -194,6 +194,8 @@ def check_url(url: str) -> None:
             "DATABASE_URL must begin with postgresql:// (Allim runs on PostgreSQL only)"
         )
     try:
-        psycopg.conninfo.conninfo_to_dict(url)
+        port = str(psycopg.conninfo.conninfo_to_dict(url).get("port", ""))
     except psycopg.ProgrammingError as error:
         raise ConfigurationError(f"DATABASE_URL is not a PostgreSQL URL: {error}") from None
+    if port and not all(each.isdigit() for each in port.split(",")):
+        raise ConfigurationError(f"DATABASE_URL has a port that is not a number: {port}")

@@ -1,0 +1,145 @@
+"""Everything works through a transaction-mode pooler: no session state on that path."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg
+import pytest
+
+from allim.base.errors import DatabaseUnavailable
+from allim.channels.channel import Message
+from allim.database.pool import Database
+from allim.hub.delivery_box import DeliveryBox
+from allim.relay.lane import Lane
+from allim.relay.outcomes import Outcome
+from allim.relay.relay import Relay
+from allim.relay.sender import RecordProviderId, SendingLimits
+from allim.relay.wake import WakeSignal
+from allim.relay.work import Work
+
+PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+
+pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
+
+DELIVERIES = 300
+
+
+class CountingSender:
+    """Takes everything, and tells when it has taken as much as was expected."""
+
+    limits = SendingLimits(batch=50)
+    only_target = "counter"
+
+    def __init__(self, expecting: int) -> None:
+        self.sent = 0
+        self.all_sent = asyncio.Event()
+        self._expecting = expecting
+
+    def target(self, content: Message) -> str:
+        return self.only_target
+
+    async def send(
+        self, batch: Sequence[Work[Message]], record: RecordProviderId[Message]
+    ) -> Sequence[Outcome]:
+        self.sent += len(batch)
+        if self.sent >= self._expecting:
+            self.all_sent.set()
+        return [Outcome.delivered() for _ in batch]
+
+    async def reconcile(self, work: Work[Message]) -> Outcome | None:
+        return None
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def pooled_url(database_url: str) -> Iterator[str]:
+    """The test's database behind PgBouncer in transaction mode."""
+    parts = urlsplit(database_url)
+    query = parse_qs(parts.query)
+    host = query.get("host", [parts.hostname or "127.0.0.1"])[0]
+    server_port = query.get("port", [str(parts.port or 5432)])[0]
+    user = parts.username or query.get("user", ["allim"])[0]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(prefix="allim-pooler-"))
+    name = parts.path.removeprefix("/")
+    (folder / "pgbouncer.ini").write_text(
+        f"[databases]\n{name} = host={host} port={server_port} user={user}\n"
+        f"[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port={port}\nauth_type=any\n"
+        f"pool_mode=transaction\ndefault_pool_size=4\nmax_client_conn=100\nunix_socket_dir=\n"
+    )
+    folder.chmod(0o755)
+    assert PGBOUNCER is not None
+    process = subprocess.Popen(
+        [PGBOUNCER, "-q", str(folder / "pgbouncer.ini")],
+        stderr=subprocess.DEVNULL,
+        user=_unprivileged(host),
+    )
+    try:
+        url = f"postgresql://{user}@127.0.0.1:{port}/{name}"
+        _wait_until_it_answers(url, process)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+        shutil.rmtree(folder)
+
+
+def _unprivileged(socket_directory: str) -> int | None:
+    """PgBouncer refuses to run as root: run it as whoever owns the server's socket."""
+    if os.geteuid() != 0:
+        return None
+    owner = Path(socket_directory).stat() if socket_directory.startswith("/") else None
+    return owner.st_uid if owner and owner.st_uid else pwd.getpwnam("nobody").pw_uid
+
+
+def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(200):
+        assert process.poll() is None, "pgbouncer ended"
+        try:
+            psycopg.connect(url, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            continue
+        return
+    raise DatabaseUnavailable("pgbouncer does not answer")
+
+
+async def test_a_pooler_is_noticed_and_a_relay_drains_through_it(pooled_url: str) -> None:
+    with psycopg.connect(pooled_url, autocommit=True, prepare_threshold=None) as connection:
+        connection.execute(
+            "INSERT INTO notification (id, source, type)"
+            " SELECT gen_random_uuid(), 's', 't' FROM generate_series(1, %s)",
+            [DELIVERIES],
+        )
+        connection.execute(
+            "INSERT INTO delivery (notification_id, channel, max_attempts)"
+            " SELECT id, 'LOG', 8 FROM notification"
+        )
+    async with Database(pooled_url) as database:
+        assert database.pooler
+        sender = CountingSender(expecting=DELIVERIES)
+        relays = [
+            Relay(DeliveryBox(database), [Lane("LOG", sender)], wake=WakeSignal()) for _ in range(2)
+        ]
+        running = [asyncio.create_task(relay.run()) for relay in relays]
+        async with asyncio.timeout(30):
+            await sender.all_sent.wait()
+        for relay in relays:
+            relay.stop()
+        await asyncio.gather(*running)
+        rows = await database.fetch("SELECT status, count(*) FROM delivery GROUP BY status")
+    assert rows == [("SUCCESS", DELIVERIES)]
+    assert sender.sent == DELIVERIES
