@@ -35,7 +35,7 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff format
 
 docs: $(READY) ## Write the generated pages of the reference anew
-	$(BIN)/python -m scripts.reference
+	$(BIN)/python scripts/reference.py
 
 bench: $(READY) ## Measure this machine, as ratios to what it could do
 	$(BIN)/allim bench
