@@ -129,11 +129,11 @@ def metrics_page(registry: CollectorRegistry) -> str:
     lines = [
         "# Metrics\n",
         GENERATED,
-        "At `/metrics` of `allim up` and `allim api` (scope `read` once a key exists), and of a lone"
-        " `allim relay` where `ALLIM_RELAY_METRICS_PORT` is set. Beside these there are the usual"
-        " `process_…` and `python_…`.\n",
-        "The backlog (`allim_waiting`, `allim_failed`, `allim_dead`, `allim_oldest_due_seconds`) is"
-        " read from the database every 10 s while somebody scrapes; it is the same in every"
+        "At `/metrics` of `allim up` and `allim api` (scope `read` once a key exists), and of a"
+        " lone `allim relay` where `ALLIM_RELAY_METRICS_PORT` is set. Beside these there are the"
+        " usual `process_…` and `python_…`.\n",
+        "The backlog (`allim_waiting`, `allim_failed`, `allim_dead`, `allim_oldest_due_seconds`)"
+        " is read from the database every 10 s while somebody scrapes; it is the same in every"
         " process, so take `max` and not `sum`. All else is this process's own. **The one to alert"
         " on is `allim_oldest_due_seconds`**: it rises whatever the cause.\n",
         "| metric | kind | labels | |",
@@ -157,13 +157,13 @@ async def pages() -> dict[Path, str]:
     watch = Watch(database, channels, LogWriter(json_line, sys.stderr, 100))
     watch.observer("worker")
     await http.close()
+    by_hand = {"/notifications": {"post": CREATE_OPERATION}}
+    openapi = document(app, by_hand, create_schemas())
     where = ROOT / "docs" / "reference"
     return {
         where / "settings.md": settings_page(),
         where / "cli.md": cli_page(),
-        where / "http-api.md": http_page(
-            document(app, {"/notifications": {"post": CREATE_OPERATION}}, create_schemas())
-        ),
+        where / "http-api.md": http_page(openapi),
         where / "metrics.md": metrics_page(watch.registry),
     }
 
