@@ -91,7 +91,7 @@ def _success(ids: str, token: str, count: int) -> dict[str, object]:
             "http_statuses",
             "responses",
             "provider_ids",
-            "provider_message_ids",
+            "message_ids",
             "receipts",
         )
     )

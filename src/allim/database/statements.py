@@ -47,7 +47,6 @@ class Statements(Mapping[str, LiteralString]):
 
 
 def _without_comments(body: str) -> str:
-    lines = [
-        line for line in body.splitlines() if line.strip() and not line.lstrip().startswith("--")
-    ]
-    return "\n".join(lines).strip().removesuffix(";")
+    # Short, since psycopg reads a text of over 4096 characters anew each time it is run.
+    lines = [line.strip() for line in body.splitlines()]
+    return "\n".join(line for line in lines if line and not line.startswith("--")).removesuffix(";")

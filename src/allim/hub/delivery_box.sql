@@ -121,15 +121,16 @@ SELECT n.id FROM notification AS n
 -- name: settle
 -- Attempt, state and children in one statement, guarded by the claim token; or, for what was
 -- accepted before (no token), by the state ACCEPTED and the provider's id. Primary keys only.
+-- Kept below 4096 characters: psycopg reads a longer text anew each time.
 WITH s AS MATERIALIZED (
     SELECT *
       FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[], %(statuses)s::text[], %(outcomes)s::text[],
                   %(delays)s::float8[], %(spent)s::boolean[], %(codes)s::text[], %(errors)s::text[],
                   %(http_statuses)s::int[], %(responses)s::text[], %(provider_ids)s::text[],
-                  %(provider_message_ids)s::text[], %(receipts)s::text[])
+                  %(message_ids)s::text[], %(receipts)s::text[])
         AS s (id, token, status, outcome, delay, spent, code, error, http_status, response,
               provider_id, provider_message_id, receipt)
-), settled AS (
+), done AS (
     UPDATE delivery AS d
        SET status = s.status,
            retry_count = d.retry_count + s.spent::int,
@@ -157,50 +158,48 @@ WITH s AS MATERIALIZED (
 ), closed AS (
     UPDATE delivery_attempt AS a
        SET finished_at = coalesce(a.finished_at, clock_timestamp()),
-           outcome = CASE WHEN settled.token IS NULL THEN a.outcome ELSE settled.outcome END,
-           http_status = coalesce(settled.http_status, a.http_status),
-           error_code = coalesce(settled.code, a.error_code),
-           error = coalesce(settled.error, a.error),
-           response = coalesce(settled.response, a.response),
-           provider_id = coalesce(settled.provider_id, a.provider_id),
-           receipt_status = coalesce(settled.receipt, a.receipt_status),
+           outcome = CASE WHEN done.token IS NULL THEN a.outcome ELSE done.outcome END,
+           http_status = coalesce(done.http_status, a.http_status),
+           error_code = coalesce(done.code, a.error_code),
+           error = coalesce(done.error, a.error),
+           response = coalesce(done.response, a.response),
+           provider_id = coalesce(done.provider_id, a.provider_id),
+           receipt_status = coalesce(done.receipt, a.receipt_status),
            updated_at = now()
-      FROM settled
-     WHERE a.delivery_id = settled.id AND a.attempt_no = settled.attempts
+      FROM done
+     WHERE a.delivery_id = done.id AND a.attempt_no = done.attempts
 ), steps AS (
-    SELECT settled.id AS parent_id, settled.notification_id, settled.tenant_id, settled.priority,
-           settled.expires_at, 'then' AS step, NULL::bigint AS id, entry.step AS entry,
-           coalesce(entry.step -> 'fallback', '[]') AS fallback
-      FROM settled CROSS JOIN LATERAL jsonb_array_elements(settled.then_steps) AS entry (step)
-     WHERE settled.status = 'SUCCESS'
+    SELECT id AS parent_id, notification_id, tenant_id, priority, expires_at, 'then' AS step,
+           NULL::bigint AS id, entry, coalesce(entry -> 'fallback', '[]') AS fallback
+      FROM done CROSS JOIN LATERAL jsonb_array_elements(then_steps) AS t (entry)
+     WHERE status = 'SUCCESS'
     UNION ALL
-    SELECT settled.id, settled.notification_id, settled.tenant_id, settled.priority,
-           settled.expires_at, 'fallback', settled.superseded_by, settled.fallback_steps -> 0,
-           coalesce(settled.fallback_steps -> 0 -> 'fallback', '[]') || (settled.fallback_steps - 0)
-      FROM settled
-     WHERE settled.status = 'DEAD' AND settled.fallback_steps IS NOT NULL
+    SELECT id, notification_id, tenant_id, priority, expires_at, 'fallback', superseded_by,
+           fallback_steps -> 0,
+           coalesce(fallback_steps -> 0 -> 'fallback', '[]') || (fallback_steps - 0)
+      FROM done WHERE status = 'DEAD' AND fallback_steps IS NOT NULL
 ), born AS (
     INSERT INTO delivery (id, notification_id, parent_id, step, tenant_id, channel, recipient,
                           template_code, payload, row_key, priority, status, max_attempts,
                           expires_at, then_steps, fallback_steps, guard)
-    SELECT coalesce(steps.id, nextval('delivery_id_seq')), steps.notification_id, steps.parent_id,
-           steps.step, steps.tenant_id, steps.entry ->> 'channel', steps.entry ->> 'recipient',
-           steps.entry ->> 'template_code', coalesce(steps.entry -> 'payload', '{}'),
-           steps.entry ->> 'row_key', steps.priority,
+    SELECT coalesce(steps.id, nextval('delivery_id_seq')), steps.notification_id, parent_id,
+           step, steps.tenant_id, entry ->> 'channel', entry ->> 'recipient',
+           entry ->> 'template_code', coalesce(entry -> 'payload', '{}'),
+           entry ->> 'row_key', steps.priority,
            CASE WHEN n.canceled_at IS NULL THEN 'PENDING' ELSE 'CANCELED' END,
-           (steps.entry ->> 'max_attempts')::int, steps.expires_at,
-           nullif(nullif(steps.entry -> 'then', '[]'), 'null'), nullif(steps.fallback, '[]'),
-           nullif(steps.entry -> 'guard', 'null')
+           (entry ->> 'max_attempts')::int, steps.expires_at,
+           nullif(nullif(entry -> 'then', '[]'), 'null'), nullif(fallback, '[]'),
+           nullif(entry -> 'guard', 'null')
       FROM steps JOIN notification AS n ON n.id = steps.notification_id
     ON CONFLICT DO NOTHING
     RETURNING id, channel, parent_id
 )
-SELECT settled.id, settled.status, settled.receipt_status,
-       (SELECT array_agg(born.channel) FROM born WHERE born.parent_id = settled.id),
-       settled.status = 'DEAD' AND settled.superseded_by IS NOT NULL
-           AND NOT EXISTS (SELECT FROM born WHERE born.id = settled.superseded_by),
-       settled.known_as
-  FROM settled
+SELECT done.id, done.status, done.receipt_status,
+       (SELECT array_agg(born.channel) FROM born WHERE born.parent_id = done.id),
+       done.status = 'DEAD' AND done.superseded_by IS NOT NULL
+           AND NOT EXISTS (SELECT FROM born WHERE born.id = done.superseded_by),
+       done.known_as
+  FROM done
 
 -- name: forget_unborn_fallback
 -- A fallback whose row_key is taken was not made: its parent stays the last word of its branch.

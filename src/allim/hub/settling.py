@@ -118,7 +118,7 @@ class SettleRows:
             "errors": _unless_empty(self.errors),
             "responses": _unless_empty(self.responses),
             "provider_ids": _unless_empty(self.provider_ids),
-            "provider_message_ids": _unless_empty(self.provider_message_ids),
+            "message_ids": _unless_empty(self.provider_message_ids),
             "receipts": _unless_empty(self.receipts),
         }
 

@@ -70,9 +70,11 @@ class Breaker:
                 self._slices.clear()
             return False
         self._count(failed)
+        if not failed:
+            return False
         calls = sum(slice_[1] for slice_ in self._slices)
         failures = sum(slice_[2] for slice_ in self._slices)
-        if not failed or calls < self._limits.calls or failures < calls * self._limits.share:
+        if calls < self._limits.calls or failures < calls * self._limits.share:
             return False
         self._open_until = self._clock() + self._limits.open_seconds
         return True
