@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -35,18 +36,18 @@ def _measure(
         hook = f"http://127.0.0.1:{int(sink.stdout.readline())}/hook"
         with stage.api(*api) as base:
             if relay is None:
-                delays = _post(base, hook, sink_of=sink, seconds=seconds)
+                delays = _post(base, hook, sink=sink, seconds=seconds)
             else:
                 with stage.process("allim", *relay):
-                    delays = _post(base, hook, sink_of=sink, seconds=seconds)
+                    delays = _post(base, hook, sink=sink, seconds=seconds)
     milliseconds = [delay * 1000 for delay in delays]
     p50 = quantile(milliseconds, 0.5)
     yield at_most(CASE, f"answer to arrival, {name}, p50", p50, "ms", most)
     yield plain(CASE, f"answer to arrival, {name}, p99", quantile(milliseconds, 0.99), "ms")
 
 
-def _post(base: str, hook: str, *, sink_of: object, seconds: float) -> list[float]:
-    """The delays of posts spread over `seconds`; the first second warms up."""
+def _post(base: str, hook: str, *, sink: subprocess.Popen[str], seconds: float) -> list[float]:
+    """The delays of posts spread over `seconds`, once a first second's posts have arrived."""
     parts = urlsplit(base)
     assert parts.hostname is not None
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
@@ -59,9 +60,18 @@ def _post(base: str, hook: str, *, sink_of: object, seconds: float) -> list[floa
             "deliveries": [{"channel": "WEBHOOK", "recipient": hook}],
         }
     )
+    # The relay may still be starting.
+    _delays(_answers(connection, body, PER_SECOND), sink, patience=30)
+    delays = _delays(_answers(connection, body, int(seconds * PER_SECOND)), sink, patience=10)
+    connection.close()
+    return delays
+
+
+def _answers(connection: http.client.HTTPConnection, body: str, count: int) -> dict[str, float]:
+    """Post `count` times at an even pace; when each was answered, by webhook id."""
     answered: dict[str, float] = {}
     next_at = time.perf_counter()
-    for number in range(int((seconds + 1) * PER_SECOND)):
+    for _ in range(count):
         next_at += 1 / PER_SECOND
         time.sleep(max(next_at - time.perf_counter(), 0))
         connection.request("POST", "/notifications", body, {"Content-Type": "application/json"})
@@ -70,12 +80,17 @@ def _post(base: str, hook: str, *, sink_of: object, seconds: float) -> list[floa
         answer = json.loads(response.read())
         if response.status != 202:
             raise RuntimeError(f"POST /notifications answered {response.status}: {answer}")
-        if number >= PER_SECOND:
-            answered[f"msg_{answer['id']}_{answer['deliveries'][0]['id']}"] = at
-    connection.close()
-    deadline = time.monotonic() + 10
+        answered[f"msg_{answer['id']}_{answer['deliveries'][0]['id']}"] = at
+    return answered
+
+
+def _delays(
+    answered: dict[str, float], sink: subprocess.Popen[str], *, patience: float
+) -> list[float]:
+    """From each answer to the arrival of its webhook; 0 where that came first."""
+    deadline = time.monotonic() + patience
     while True:
-        arrivals = ask(sink_of, "arrivals")["arrivals"]  # type: ignore[arg-type]
+        arrivals = ask(sink, "arrivals")["arrivals"]
         missing = answered.keys() - arrivals.keys()
         if not missing:
             return [max(arrivals[key] - at, 0.0) for key, at in answered.items()]
