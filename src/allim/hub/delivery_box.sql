@@ -226,11 +226,12 @@ WITH held AS MATERIALIZED (
 SELECT ours FROM whole
 
 -- name: extend
--- Primary key only.
+-- Primary key only: with `status` in the condition the planner may take delivery_leased for
+-- small and walk over all that is in flight. Only what is PROCESSING has a token.
 UPDATE delivery AS d
    SET lease_until = clock_timestamp() + %(lease)s * interval '1 second', updated_at = now()
   FROM unnest(%(ids)s::bigint[], %(tokens)s::uuid[]) AS s (id, token)
- WHERE d.id = s.id AND d.status = 'PROCESSING' AND d.claim_token = s.token
+ WHERE d.id = s.id AND d.claim_token = s.token
 RETURNING d.id
 
 -- name: expire

@@ -61,6 +61,10 @@ OUTCOMES = [
     Outcome.unknown("timeout"),
     Outcome.cut_short("shutdown"),
     Outcome.released(),
+    # These lead farthest.
+    Outcome.accepted(),
+    Outcome.retry("http_500", "ill"),
+    Outcome.retry("http_500", "ill"),
 ]
 STEP = {"channel": LANE, "max_attempts": 2}
 SHAPES: list[dict[str, Any]] = [
@@ -128,6 +132,9 @@ class Deliveries(RuleBasedStateMachine):
         self.canceled: set[UUID] = set()
         self.writer: AsyncConnection[TupleRow] | None = None
         self.unseen: list[Known] = []
+        shared = uuid7()
+        for shape in SHAPES:
+            self._produce(shared, shape, 1, 3, scheduled=False, expires=False)
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         return self.runner.run(coroutine)
@@ -158,6 +165,20 @@ class Deliveries(RuleBasedStateMachine):
         open_ones = [k.notification for k in self.known.values()]
         mine = [notification for notification in open_ones if notification not in self.canceled]
         notification = mine[-1] if join and mine else uuid7()
+        self._produce(
+            notification, shape, priority, max_attempts, scheduled=scheduled, expires=expires
+        )
+
+    def _produce(
+        self,
+        notification: UUID,
+        shape: dict[str, Any],
+        priority: int,
+        max_attempts: int,
+        *,
+        scheduled: bool,
+        expires: bool,
+    ) -> None:
         delivery = self.run(
             self.harness.add(
                 {"channel": LANE, "max_attempts": max_attempts, **shape},
@@ -213,9 +234,10 @@ class Deliveries(RuleBasedStateMachine):
 
     # Relays
 
+    @precondition(lambda self: self.due())
     @rule(limit=st.integers(2, 5), relay=st.integers(0, 1))
     def claim(self, limit: int, relay: int) -> None:
-        due = [k for k in self.known.values() if k.status in WAITING and k.due and not k.past]
+        due = self.due()
         works = self.run(self._claim(limit, self.boxes[relay]))
         assert len(works) <= limit
         assert bool(works) == bool(due)
@@ -231,6 +253,8 @@ class Deliveries(RuleBasedStateMachine):
             found = await box.claim(LANE, limit=limit, lease=LEASE, worker="relay", policy=None)
             if found.works or not found.look_again:
                 return found.works
+
+    claim_more = claim_yet_more = claim
 
     @precondition(lambda self: self.held())
     @rule(
@@ -257,6 +281,8 @@ class Deliveries(RuleBasedStateMachine):
             self.stale.append(settlement.work)
             self._settled(known, settlement)
         self._meet_children(list(chosen.values()))
+
+    settle_more = settle_yet_more = settle
 
     def _settled(self, known: Known, settlement: Settlement[Message]) -> None:
         known.status = DeliveryStatus(STATUS_AFTER[settlement.transition])
@@ -299,12 +325,16 @@ class Deliveries(RuleBasedStateMachine):
         assert self.run(self.boxes[0].record_provider_id([known.held], provider_id))
         known.attempts[-1].provider_id = provider_id
 
+    record_another = record_a_provider_id
+
+    @precondition(lambda self: self.held())
     @rule()
     def let_leases_lapse(self) -> None:
         self.run(self.harness.lapse_leases())
         for known in self.held():
             known.lapsed = True
 
+    @precondition(lambda self: any(known.lapsed for known in self.held()))
     @rule()
     def beat(self) -> None:
         works = [k.held for k in self.held() if k.held is not None]
@@ -315,6 +345,7 @@ class Deliveries(RuleBasedStateMachine):
         for known in self.held():
             known.lapsed = False
 
+    @precondition(lambda self: self.held())
     @rule(limit=st.integers(1, 5), relay=st.integers(0, 1))
     def rescue(self, limit: int, relay: int) -> None:
         lapsed = [known for known in self.held() if known.lapsed]
@@ -331,18 +362,21 @@ class Deliveries(RuleBasedStateMachine):
 
     # Time
 
+    @precondition(lambda self: any(not known.due for known in self.known.values()))
     @rule()
     def let_time_pass(self) -> None:
         self.run(self.harness.make_due())
         for known in self.known.values():
             known.due = True
 
+    @precondition(lambda self: any(k.expires and not k.past for k in self.known.values()))
     @rule()
     def let_expiry_come(self) -> None:
         self.run(self.harness.pass_expiry())
         for known in self.known.values():
             known.past = known.expires
 
+    @precondition(lambda self: any(known.past for known in self.known.values()))
     @rule()
     def expire(self) -> None:
         past = [k for k in self.known.values() if k.past and k.status in WAITING]
@@ -352,15 +386,15 @@ class Deliveries(RuleBasedStateMachine):
 
     # Providers
 
-    @precondition(lambda self: any(known.attempts for known in self.known.values()))
+    @precondition(lambda self: any(a.provider_id for k in self.known.values() for a in k.attempts))
     @rule(
         pick=st.integers(0, 50),
         attempt=st.integers(0, 5),
         receipt=st.sampled_from(["DELIVERED", "FAILED"]),
-        forged=st.booleans(),
+        forged=st.sampled_from([False, False, False, True]),
     )
     def receive(self, pick: int, attempt: int, receipt: FinalReceipt, forged: bool) -> None:
-        tried = [known for known in self.known.values() if known.attempts]
+        tried = [k for k in self.known.values() if any(a.provider_id for a in k.attempts)]
         known = tried[pick % len(tried)]
         spoken_of = known.attempts[attempt % len(known.attempts)]
         provider_id = spoken_of.provider_id or "nobody's"
@@ -387,11 +421,14 @@ class Deliveries(RuleBasedStateMachine):
                 return ReceiptResult.APPLIED
         return ReceiptResult.NOTED
 
+    receive_more = receive_yet_more = receive
+
     # Operators
 
-    @precondition(lambda self: self.known)
-    @rule(pick=st.integers(0, 50))
-    def cancel(self, pick: int) -> None:
+    @rule(pick=st.integers(0, 50), sure=st.sampled_from([False, False, True]))
+    def cancel(self, pick: int, sure: bool) -> None:
+        if not sure:
+            return  # a cancelled notification is the end of most stories
         notification = list(self.known.values())[pick % len(self.known)].notification
         members = [k for k in self.known.values() if k.notification == notification]
         waiting = [known for known in members if known.status in WAITING]
@@ -405,10 +442,11 @@ class Deliveries(RuleBasedStateMachine):
         for known in waiting:
             known.status, known.timed = DeliveryStatus.CANCELED, False
 
-    @precondition(lambda self: self.known)
-    @rule(pick=st.integers(0, 50))
-    def retry(self, pick: int) -> None:
-        known = list(self.known.values())[pick % len(self.known)]
+    @rule(pick=st.integers(0, 50), anything=st.booleans())
+    def retry(self, pick: int, anything: bool) -> None:
+        apt = [known for known in self.known.values() if known.status in REPLAYABLE]
+        offered = list(self.known.values()) if anything or not apt else apt
+        known = offered[pick % len(offered)]
         try:
             self.run(self.harness.operations.retry(known.id))
         except Conflict:
@@ -423,7 +461,7 @@ class Deliveries(RuleBasedStateMachine):
             known.status, known.retry_count = PENDING, 0
         known.timed = known.due = True
 
-    @precondition(lambda self: self.known)
+    @precondition(lambda self: any(k.status in REPLAYABLE for k in self.known.values()))
     @rule(pick=st.integers(0, 50))
     def discard(self, pick: int) -> None:
         known = list(self.known.values())[pick % len(self.known)]
@@ -503,6 +541,9 @@ class Deliveries(RuleBasedStateMachine):
 
     # Helpers of the model
 
+    def due(self) -> list[Known]:
+        return [k for k in self.known.values() if k.status in WAITING and k.due and not k.past]
+
     def held(self) -> list[Known]:
         return [known for known in self.known.values() if known.status is PROCESSING]
 
@@ -540,7 +581,7 @@ def test_no_order_of_events_loses_doubles_or_strands_a_delivery(database_url: st
         OnThisDatabase,
         settings=settings(
             max_examples=40,
-            stateful_step_count=40,
+            stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
