@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from pathlib import Path
 
 import psycopg
@@ -80,6 +83,30 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(start: Start, slack: H
     assert shown["status"] == "COMPLETED"
     attempts = {d["channel"]: d["attempts"] for d in shown["deliveries"]}
     assert [a["outcome"] for a in attempts["SLACK"]] == ["UNKNOWN", "DELIVERED"]
+
+
+async def test_an_embedded_server_that_is_killed_comes_back(start: Start, place: Path) -> None:
+    program = await start("up")
+    before = await program.create(message="before", deliveries=[{"channel": "LOG"}])
+    postmaster = place / ".allim" / "postgres" / "data" / "postmaster.pid"
+    os.kill(int(postmaster.read_text().splitlines()[0]), signal.SIGKILL)
+    await program.says("the embedded PostgreSQL is gone")
+
+    body = {
+        "source": "test",
+        "type": "TEST",
+        "message": "after",
+        "deliveries": [{"channel": "LOG"}],
+    }
+    async with asyncio.timeout(60):
+        while True:
+            status, after = await program.call("POST", "/notifications", json=body)
+            if status == 202:
+                break
+            assert status == 503
+            await asyncio.sleep(0.1)  # what a client does with a 503
+    await program.attempts(after["id"], 1)
+    await program.attempts(before, 1)
 
 
 async def test_api_and_relay_run_apart(start: Start, database_url: str) -> None:
