@@ -57,8 +57,12 @@ async def test_the_page_needs_nothing_from_outside(api: Api) -> None:
     answer = await api.get("/docs")
 
     assert answer.status == 200
-    assert b"POST /notifications" in answer.body
+    assert b"<code>/notifications</code>" in answer.body
     assert not re.search(rb"(src|href)=['\"]?(https?:)?//", answer.body)
+    (style,) = re.findall(r"rel='stylesheet' href='([^']+)'", answer.body.decode())
+    sheet = await api.get(style)
+    assert sheet.status == 200
+    assert sheet.headers["Content-Type"].startswith("text/css")
 
 
 async def test_metrics_come_in_the_prometheus_format(api: Api) -> None:

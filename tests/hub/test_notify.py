@@ -183,5 +183,5 @@ async def test_allim_hub_notify_goes_by_the_settings_of_the_process(
         created = notify(connection, **ORDER)
         assert isinstance(created, Created)
         with pytest.raises(InvalidRequest, match="deliveries/0/recipient"):
-            notify(connection, **{**ORDER, "deliveries": [{"channel": "EMAIL", "recipient": "no"}]})
+            notify(connection, **order(deliveries=[{"channel": "EMAIL", "recipient": "no"}]))
     assert await count(database, "delivery") == 2

@@ -62,6 +62,7 @@ class Wakes:
     """Tells lanes that there is work: those of this process at once, other processes after."""
 
     def __init__(self, waker: Waker, signal: WakeSignal | None = None) -> None:
+        self.name = waker.name
         self._waker = waker
         self._signal = signal
 
@@ -73,7 +74,7 @@ class Wakes:
 
 
 @asynccontextmanager
-async def listening(database: Database, signal: WakeSignal) -> AsyncIterator[None]:
+async def listening(database: Database, signal: WakeSignal, own: Wakes) -> AsyncIterator[None]:
     """Hear wakes of other processes."""
 
     def on_listening(heard: bool) -> None:
@@ -81,7 +82,7 @@ async def listening(database: Database, signal: WakeSignal) -> AsyncIterator[Non
         if heard:
             signal.wake_all()
 
-    async with Listener(database, signal.wake, on_listening):
+    async with Listener(database, signal.wake, on_listening, but_not=own.name):
         yield
 
 

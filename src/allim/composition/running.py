@@ -39,7 +39,7 @@ async def run_up(store: Store, environment: Environment, writer: LogWriter) -> N
         relay = make_relay(
             database, ways, environment, signal=signal, wakes=wakes, observe=watch.observer
         )
-        await stack.enter_async_context(listening(database, signal))
+        await stack.enter_async_context(listening(database, signal, wakes))
 
         def stop() -> None:
             relay.stop()
@@ -88,7 +88,7 @@ async def run_relay(
             observe=watch.observer,
             only=channels,
         )
-        await stack.enter_async_context(listening(database, signal))
+        await stack.enter_async_context(listening(database, signal, wakes))
         await _together(relay.stop, relay.run())
 
 

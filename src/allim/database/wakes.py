@@ -17,6 +17,7 @@ from typing import Self
 import psycopg
 from psycopg import AsyncConnection
 
+from allim.base.ids import uuid7
 from allim.database.pool import Database
 
 log = logging.getLogger("allim.database.wakes")
@@ -30,9 +31,14 @@ OnWake = Callable[[Collection[str]], None]
 
 
 class Waker:
-    """Tells other processes, after a commit, which lanes have work."""
+    """Tells other processes, after a commit, which lanes have work.
+
+    Each wake begins with the waker's `name`, so that a listener beside it, whose process has
+    woken its own lanes already, can pass over it.
+    """
 
     def __init__(self, database: Database) -> None:
+        self.name = uuid7().hex[-12:]
         self._url = database.url
         self._lanes: set[str] = set()
         self._dirty = asyncio.Event()
@@ -71,7 +77,8 @@ class Waker:
             await self._dirty.wait()
             self._dirty.clear()
             lanes, self._lanes = self._lanes, set()
-            await connection.execute("SELECT pg_notify(%s, %s)", [CHANNEL, ",".join(sorted(lanes))])
+            wake = f"{self.name} {','.join(sorted(lanes))}"
+            await connection.execute("SELECT pg_notify(%s, %s)", [CHANNEL, wake])
             await asyncio.sleep(GATHER_SECONDS)
 
 
@@ -79,15 +86,23 @@ class Listener:
     """Hears wakes from other processes, where a session connection is to be had.
 
     `on_wake` is called with the lanes; `on_listening` with True once wakes are heard, with False
-    when they are not any more (then relays poll more often).
+    when they are not any more (then relays poll more often). Wakes of the waker named `but_not`
+    are passed over. A wake without a name counts too, so that plain SQL can send one:
+    ``NOTIFY allim_wake, 'EMAIL'``.
     """
 
     def __init__(
-        self, database: Database, on_wake: OnWake, on_listening: Callable[[bool], None]
+        self,
+        database: Database,
+        on_wake: OnWake,
+        on_listening: Callable[[bool], None],
+        *,
+        but_not: str | None = None,
     ) -> None:
         self._database = database
         self._on_wake = on_wake
         self._on_listening = on_listening
+        self._but_not = but_not
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -111,7 +126,9 @@ class Listener:
                     self._on_listening(True)
                     pause = RECONNECT_SECONDS
                     async for notice in connection.notifies():
-                        self._on_wake(notice.payload.split(","))
+                        sender, _, lanes = notice.payload.rpartition(" ")
+                        if sender != self._but_not:
+                            self._on_wake(lanes.split(","))
             self._on_listening(False)
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_RECONNECT_SECONDS)

@@ -172,25 +172,28 @@ class DeliveryBox:
         return _works(rows, lane, token, deadline)
 
     async def expire(self) -> int:
-        """Move deliveries past their `expires_at` to EXPIRED."""
-        return len(await self._database.run_pinned(STATEMENTS["expire"], {}))
+        """Move deliveries past their `expires_at` to EXPIRED; how many.
 
-    async def give_up_on_receipts(self, lane: str) -> int:
-        """Count as delivered what was accepted 72 hours ago and never receipted; how many."""
+        Also counts as delivered what was accepted 72 hours ago and never receipted.
+        """
+        expired = await self._database.run_pinned(STATEMENTS["expire"], {})
+        await self._give_up_on_receipts()
+        return len(expired)
+
+    async def _give_up_on_receipts(self) -> None:
         async with self._database.transaction(pinned=True) as tx:
             cursor = await tx.execute(
-                STATEMENTS["unreceipted"], {"channel": lane, "patience": RECEIPT_PATIENCE_SECONDS}
+                STATEMENTS["unreceipted"], {"patience": RECEIPT_PATIENCE_SECONDS}
             )
             rows, families = SettleRows(), []
-            for delivery_id, provider_id, notification_id in await cursor.fetchall():
+            for delivery_id, provider_id, notification_id in sorted(await cursor.fetchall()):
                 transition, outcome, code = receipt_verdict(UNKNOWN_RECEIPT, provider_id)
                 rows.add(delivery_id, None, transition, outcome, code=code, receipt=UNKNOWN_RECEIPT)
                 families.append(notification_id)
-            settled = (
-                await settle_families(tx, rows, families) if families else Settled(set(), set())
-            )
+            settled = Settled(set(), set())
+            if families:
+                settled = await settle_families(tx, rows, families)
         self._wake_lanes(settled)
-        return len(settled.landed)
 
     async def next_due(self, lane: str) -> float | None:
         """Seconds until the next timed delivery of a channel is due."""

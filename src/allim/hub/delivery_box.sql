@@ -249,11 +249,10 @@ UPDATE delivery AS d
 RETURNING d.id
 
 -- name: unreceipted
--- Accepted so long ago that no receipt will come. Needs delivery_parked.
+-- Accepted so long ago that no receipt will come. Needs delivery_unreceipted.
 SELECT id, provider_id, notification_id FROM delivery
- WHERE status = 'ACCEPTED' AND channel = %(channel)s
-   AND sent_at < now() - %(patience)s * interval '1 second'
- ORDER BY id LIMIT 500
+ WHERE status = 'ACCEPTED' AND sent_at < now() - %(patience)s * interval '1 second'
+ ORDER BY sent_at LIMIT 500
 
 -- name: next_due
 -- Needs delivery_timed.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from allim.web.documentation_page import STYLE_PATH, page, style
 from allim.web.problems import MEDIA_TYPE
 
 _PROBLEM: dict[str, Any] = {
@@ -94,7 +94,11 @@ def documentation_routes(app: FastAPI, by_hand: Mapping[str, Any], schemas: Any)
 
     @router.get("/docs")
     async def docs() -> Response:
-        return HTMLResponse(_page(made_once()))
+        return HTMLResponse(page(made_once()))
+
+    @router.get(STYLE_PATH)
+    async def stylesheet() -> Response:
+        return Response(style(), media_type="text/css", headers={"Cache-Control": "max-age=3600"})
 
     return router
 
@@ -112,69 +116,3 @@ def _describe_problems(operation: dict[str, Any], path: str) -> None:
             "description": description if described in (None, "Validation Error") else described,
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
-
-
-def _page(found: Any) -> str:
-    parts = []
-    for path, operations in sorted(found["paths"].items()):
-        for method, operation in operations.items():
-            parts.append(_section(method, path, operation))
-    schemas = "".join(
-        f"<details id='{escape(name)}'><summary>{escape(name)}</summary>{_fields(schema)}</details>"
-        for name, schema in sorted(found["components"]["schemas"].items())
-    )
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Allim API</title></head>"
-        "<body><h1>Allim API</h1>"
-        "<p>The same as <a href='/openapi.json'>an OpenAPI document</a>.</p>"
-        f"{''.join(parts)}<h2>Schemas</h2>{schemas}</body></html>"
-    )
-
-
-def _section(method: str, path: str, operation: Mapping[str, Any]) -> str:
-    parameters = "".join(
-        f"<li><code>{escape(p['name'])}</code> ({escape(p['in'])}"
-        f"{', required' if p.get('required') else ''}) {escape(p.get('description', ''))}</li>"
-        for p in operation.get("parameters", ())
-    )
-    responses = "".join(
-        f"<li>{escape(status)}: {escape(response.get('description', ''))} {_link(response)}</li>"
-        for status, response in sorted(operation["responses"].items())
-    )
-    body = _link(operation.get("requestBody", {}))
-    return (
-        f"<section><h2><code>{method.upper()} {escape(path)}</code></h2>"
-        f"<p>{escape(operation.get('summary', ''))}</p>"
-        f"{f'<p>Body: {body}</p>' if body else ''}"
-        f"<ul>{parameters}</ul><details><summary>Answers</summary><ul>{responses}</ul></details>"
-        "</section>"
-    )
-
-
-def _link(described: Mapping[str, Any]) -> str:
-    for content in described.get("content", {}).values():
-        name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
-        if name:
-            return f"<a href='#{escape(name)}'>{escape(name)}</a>"
-    return ""
-
-
-def _fields(schema: Mapping[str, Any]) -> str:
-    required = schema.get("required", ())
-    rows = "".join(
-        f"<tr><td><code>{escape(name)}</code>{' *' if name in required else ''}</td>"
-        f"<td>{escape(_kind(field))}</td><td>{escape(field.get('description', ''))}</td></tr>"
-        for name, field in schema.get("properties", {}).items()
-    )
-    values = ", ".join(map(str, schema.get("enum", ())))
-    return f"<p>{escape(schema.get('description', ''))} {escape(values)}</p><table>{rows}</table>"
-
-
-def _kind(field: Mapping[str, Any]) -> str:
-    if "$ref" in field:
-        return str(field["$ref"]).rpartition("/")[2]
-    if "anyOf" in field:
-        return " or ".join(_kind(option) for option in field["anyOf"])
-    if field.get("type") == "array":
-        return f"list of {_kind(field.get('items', {}))}"
-    return str(field.get("format") or field.get("type") or "anything")

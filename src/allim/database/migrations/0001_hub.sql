@@ -90,6 +90,8 @@ CREATE INDEX delivery_expiring ON delivery (expires_at)
 -- dead letters and what else waits for an operator
 CREATE INDEX delivery_parked ON delivery (status, channel, id)
     WHERE status IN ('DEAD', 'HELD', 'SKIPPED', 'FAILED', 'ACCEPTED');
+-- receipts that never came
+CREATE INDEX delivery_unreceipted ON delivery (sent_at) WHERE status = 'ACCEPTED';
 
 CREATE INDEX delivery_notification ON delivery (notification_id);
 -- Not while in flight: a claim then need not write here. What is in flight stands in
