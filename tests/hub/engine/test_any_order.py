@@ -580,7 +580,7 @@ def test_no_order_of_events_loses_doubles_or_strands_a_delivery(database_url: st
     run_state_machine_as_test(
         OnThisDatabase,
         settings=settings(
-            max_examples=40,
+            max_examples=25,
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -220,7 +220,7 @@ async def test_a_claim_passes_over_old_versions_that_somebody_pins(large_url: st
             marks = box._marks_of(LANE)
             async with await AsyncConnection.connect(large_url) as asking:
                 await asking.execute(PIN_PLANS)
-                count = await buffers(asking, *a_claim(200, marks.current()))
+                count = await buffers(asking, *a_claim(20, marks.current()))
                 await asking.rollback()
             return count
 
@@ -286,7 +286,7 @@ async def explain(
 
         text = re.sub(r"%\((\w+)\)s", numbered, statement).replace("%%", "%")
         async with psycopg.AsyncClientCursor(connection) as cursor:
-            await cursor.execute((f"PREPARE hot AS {text}"))
+            await cursor.execute(f"PREPARE hot AS {text}")
             values = ", ".join(["%s"] * len(names))
             call = f"({values})" if names else ""
             await cursor.execute(
