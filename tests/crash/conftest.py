@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb
 from allim.base.ids import uuid7
 from allim.relay.observer import Silence
 from allim.testing.http import HttpSink
-from tests.crash.relay_process import WEBHOOK, Death, run
+from tests.crash.relay_process import LONG_LEASE, WEBHOOK, Death, run
 
 SCRIPT = Path(__file__).with_name("relay_process.py")
 DEADLINE_SECONDS = 60.0
@@ -117,7 +117,7 @@ def arrivals(sink: HttpSink) -> Counter[str]:
 async def another_relay(database_url: str) -> AsyncIterator[None]:
     """A relay in this process that does not die."""
     stop = asyncio.Event()
-    running = asyncio.create_task(run(database_url, Death(None, 0), Silence(), stop))
+    running = asyncio.create_task(run(database_url, Death(None, 0), Silence(), stop, LONG_LEASE))
     try:
         yield
     finally:

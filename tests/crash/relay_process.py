@@ -35,10 +35,11 @@ from allim.relay.settlement import Settlement
 from allim.relay.wake import WakeSignal
 from allim.relay.work import Work
 
-LEASE = 2.0
-CALL_TIMEOUT = 1.5
+SHORT_LEASE = 2.5
+"""For those that are killed, so that their work is soon rescued."""
+LONG_LEASE = 30.0
+"""For those that live: however busy the machine is, they lose no lease."""
 LIMITS = RelayLimits(
-    lease=LEASE,
     poll_max_deaf=0.2,
     rescue_every=0.1,
     claim_batch=8,
@@ -118,12 +119,12 @@ class MortalBox(DeliveryBox):
 class MortalSender:
     """Around the call."""
 
-    def __init__(self, channel: Channel, death: Death) -> None:
+    def __init__(self, channel: Channel, death: Death, lease: float) -> None:
         self._channel = channel
         self._death = death
         self.limits = replace(
             channel.limits,
-            call_timeout=CALL_TIMEOUT,
+            call_timeout=lease * 0.8,
             concurrency=8,
             per_target=4,
             retry=RetryPolicy(base=0.1, maximum=1.0),
@@ -156,18 +157,20 @@ class Telling(Silence):
             say(settled=one.settlement.work.id, landed=one.landed)
 
 
-async def run(database_url: str, death: Death, observer: Silence, stop: asyncio.Event) -> None:
+async def run(
+    database_url: str, death: Death, observer: Silence, stop: asyncio.Event, lease: float
+) -> None:
     """Run a relay until it is told to stop."""
     environment = Environment(ENVIRONMENT)
     http = make_http(environment)
     channels = make_channels(environment, make_services(http))
     async with Database(database_url, max_size=4) as database:
-        sender: Sender[Message] = MortalSender(channels[WEBHOOK], death)
+        sender: Sender[Message] = MortalSender(channels[WEBHOOK], death, lease)
         relay = Relay(
             MortalBox(database, death),
             [Lane(WEBHOOK, sender, MortalPolicy(death))],
             wake=WakeSignal(),
-            limits=LIMITS,
+            limits=replace(LIMITS, lease=lease),
             observer=observer,
         )
         running = asyncio.create_task(relay.run())
@@ -178,12 +181,14 @@ async def run(database_url: str, death: Death, observer: Silence, stop: asyncio.
     await http.close()
 
 
-async def main(database: str, kill_at: str | None = None, kill_on: int = 1) -> None:
+async def main(
+    database: str, kill_at: str | None = None, kill_on: int = 1, lease: float = SHORT_LEASE
+) -> None:
     """Run until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     say(running=os.getpid())
-    await run(database, Death(kill_at, kill_on), Telling(), stop)
+    await run(database, Death(kill_at, kill_on), Telling(), stop, lease)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from allim.testing.http import Answer, HttpSink
 from tests.crash.conftest import Deliveries, Launch, another_relay, arrivals, until
+from tests.crash.relay_process import LONG_LEASE
 
 COUNT = 20
 
 CALLED_AND_NOT_SETTLED = {"after the call", "before commit"}
 """These moments always leave a call behind that nobody could write down."""
+
+
+def calls_of(row: Mapping[str, Any]) -> list[str]:
+    """The outcomes of its attempts; where the machine is busy some wait for their turn."""
+    return [outcome for outcome in row["log"] if outcome != "SNOOZED"]
 
 
 @pytest.mark.parametrize(
@@ -48,10 +56,10 @@ async def test_a_relay_killed_at_any_step_loses_nothing(
         assert row["log"][-1] == "DELIVERED"
         before = left.get(row["id"])
         if before is not None and before["status"] == "PROCESSING":
-            assert row["log"] == ["UNKNOWN", "DELIVERED"]
+            assert calls_of(row) == ["UNKNOWN", "DELIVERED"]
             in_doubt.add(row["recipient"].removeprefix(sink.url))
         else:
-            assert row["log"] == ["DELIVERED"]
+            assert calls_of(row) == ["DELIVERED"]
 
     times = arrivals(sink)
     assert len(times) == 2 * COUNT
@@ -76,7 +84,7 @@ async def test_a_relay_killed_in_the_middle_of_its_calls_loses_nothing(
 
     for row in await deliveries.all():
         assert (row["status"], row["retry_count"]) == ("SUCCESS", 0)
-        assert row["log"] == ["UNKNOWN", "DELIVERED"]
+        assert calls_of(row) == ["UNKNOWN", "DELIVERED"]
     assert set(arrivals(sink).values()) == {2}
 
 
@@ -92,7 +100,7 @@ async def test_a_relay_that_sleeps_past_its_lease_settles_nothing_when_it_wakes(
     async with another_relay(database_url):
         await until(deliveries.are_final, "the other relay to finish the work")
     (done,) = await deliveries.all()
-    assert (done["status"], done["log"]) == ("SUCCESS", ["UNKNOWN", "DELIVERED"])
+    assert (done["status"], calls_of(done)) == ("SUCCESS", ["UNKNOWN", "DELIVERED"])
     sleeper.send(signal.SIGCONT)
 
     async def it_has_tried() -> bool:
@@ -106,7 +114,7 @@ async def test_a_relay_that_sleeps_past_its_lease_settles_nothing_when_it_wakes(
 async def test_relays_side_by_side_send_everything_once(
     database_url: str, deliveries: Deliveries, sink: HttpSink, launch: Launch
 ) -> None:
-    one, two = await launch(database_url), await launch(database_url)
+    one, two = [await launch(database_url, lease=LONG_LEASE) for _ in range(2)]
 
     async def both_run() -> bool:
         return bool(one.said and two.said)
@@ -121,8 +129,9 @@ async def test_relays_side_by_side_send_everything_once(
     await until(all_came, "the children to end")
     assert set(arrivals(sink).values()) == {1}
     assert len(arrivals(sink)) == 400
-    assert all(row["log"] == ["DELIVERED"] for row in await deliveries.all())
+    assert all(calls_of(row) == ["DELIVERED"] for row in await deliveries.all())
     for relay in (one, two):
         relay.send(signal.SIGTERM)
         assert await relay.death() == 0
-    assert sorted(one.landed + two.landed) == [row["id"] for row in await deliveries.all()]
+    assert {*one.landed, *two.landed} == {row["id"] for row in await deliveries.all()}
+    assert one.refused == two.refused == []
