@@ -29,7 +29,7 @@ from allim.hub.routes import (
     reading_routes,
 )
 from allim.web import problems
-from allim.web.access import AccessMiddleware
+from allim.web.access import AccessMiddleware, is_loopback
 from allim.web.documentation import documentation_routes
 from allim.web.health import health_routes, metrics_route
 from allim.web.keys import ApiKeys, read_keys
@@ -68,7 +68,11 @@ def create_app(
     this process. Raises ConfigurationError for settings that cannot be.
     """
     settings = environment.read(AccessSettings)
-    keys = ApiKeys(database, read_keys(settings.allim_api_keys))
+    keys = ApiKeys(
+        database,
+        read_keys(settings.allim_api_keys),
+        needed=not is_loopback(settings.allim_host),
+    )
     coalescer = Coalescer(database, on_commit)
     reader = Reader(database)
 

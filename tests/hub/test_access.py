@@ -277,3 +277,16 @@ async def test_an_unexpected_error_tells_nothing_of_the_inside(
 async def test_websockets_are_not_served(api: Api) -> None:
     with pytest.raises(aiohttp.WSServerHandshakeError):
         await api.session.ws_connect(api.url + "/notifications")
+
+
+async def test_revoking_the_last_key_does_not_open_a_server_that_others_can_reach(
+    start_api: Start, database: Database
+) -> None:
+    token = await create_key(database, "only", [AccessScope.ADMIN])
+    api = await start_api(ALLIM_HOST="0.0.0.0", ALLIM_ALLOWED_HOSTS="127.0.0.1")
+    (key,) = await list_keys(database)
+    await revoke_key(database, key.id)
+
+    assert (await api.get("/notifications")).status == 401
+    assert (await as_(api, token, "GET", "/notifications")).status == 401
+    assert (await api.create()).status == 401

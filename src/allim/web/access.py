@@ -113,7 +113,7 @@ def requires(scope: AccessScope) -> Callable[[HTTPConnection], Awaitable[Princip
 
 def refuse_open_bind(host: str, keys_exist: bool) -> None:
     """Raise ConfigurationError for a server without keys that others could reach."""
-    if keys_exist or _is_loopback(host):
+    if keys_exist or is_loopback(host):
         return
     raise ConfigurationError(
         f"ALLIM_HOST={host} can be reached from outside, but there is no API key: create one with"
@@ -121,7 +121,8 @@ def refuse_open_bind(host: str, keys_exist: bool) -> None:
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens on this address."""
     if host.lower() == "localhost":
         return True
     try:

@@ -75,17 +75,23 @@ def _read_key(entry: str, at: int) -> tuple[str, Principal, str]:
 
 
 class ApiKeys:
-    """The keys of settings and table together; the table is read again every few seconds."""
+    """The keys of settings and table together; the table is read again every few seconds.
+
+    `needed` asks for a key even where there is none: when the last one is revoked, a server
+    that others can reach must not open up.
+    """
 
     def __init__(
         self,
         database: Database,
         configured: Mapping[bytes, Principal],
         *,
+        needed: bool = False,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._database = database
         self._configured = configured
+        self._needed = needed
         self._clock = clock
         self._stored: Mapping[bytes, Principal] | None = None
         self._fresh_until = -1.0
@@ -103,7 +109,7 @@ class ApiKeys:
         """
         if self._clock() >= self._fresh_until:
             await self._freshen()
-        if not self._configured and not self._stored:
+        if not (self._configured or self._stored or self._needed):
             return ANYBODY
         if authorization is None:
             return None
