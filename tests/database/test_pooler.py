@@ -19,6 +19,7 @@ import pytest
 from allim.base.errors import DatabaseUnavailable
 from allim.channels.channel import Message
 from allim.database.pool import Database
+from allim.database.wakes import Waker
 from allim.hub.delivery_box import DeliveryBox
 from allim.relay.lane import Lane
 from allim.relay.outcomes import Outcome
@@ -143,3 +144,20 @@ async def test_a_pooler_is_noticed_and_a_relay_drains_through_it(pooled_url: str
         rows = await database.fetch("SELECT status, count(*) FROM delivery GROUP BY status")
     assert rows == [("SUCCESS", DELIVERIES)]
     assert sender.sent == DELIVERIES
+
+
+async def test_a_waker_leaves_no_setting_behind_on_a_connection_of_the_pooler(
+    pooled_url: str, database_url: str
+) -> None:
+    async with (
+        Database(pooled_url) as database,
+        await psycopg.AsyncConnection.connect(database_url, autocommit=True) as direct,
+    ):
+        await direct.execute("LISTEN allim_wake")
+        async with Waker(database) as waker:
+            waker.wake({"LOG"})
+            notices = [notice async for notice in direct.notifies(timeout=10, stop_after=1)]
+        assert [notice.payload for notice in notices] == [f"{waker.name} LOG"]
+        # The pooler lends out again what the waker had.
+        shown = await database.fetch("SHOW synchronous_commit")
+        assert shown == [("on",)]

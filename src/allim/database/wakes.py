@@ -39,7 +39,7 @@ class Waker:
 
     def __init__(self, database: Database) -> None:
         self.name = uuid7().hex[-12:]
-        self._url = database.url
+        self._database = database
         self._lanes: set[str] = set()
         self._dirty = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -62,9 +62,11 @@ class Waker:
         pause = RECONNECT_SECONDS
         while True:
             try:
-                async with await _connect(self._url, "allim waker") as connection:
-                    # Nothing is lost with a wake: it needs no durable commit.
-                    await connection.execute("SET synchronous_commit = off")
+                async with await _connect(self._database.url, "allim waker") as connection:
+                    if not self._database.pooler:
+                        # Nothing is lost with a wake: it needs no durable commit. A pooler
+                        # would lend the setting to others, whose commits are to be durable.
+                        await connection.execute("SET synchronous_commit = off")
                     pause = RECONNECT_SECONDS
                     await self._send_until_broken(connection)
             except psycopg.Error as error:
