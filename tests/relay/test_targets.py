@@ -126,3 +126,22 @@ def test_idle_targets_are_forgotten_and_others_are_not(clock: HandClock) -> None
     for number in range(TARGETS_KEPT + 10):
         targets[f"another {number}"]
     assert targets["1"] is not first
+
+
+def test_targets_that_stay_dead_do_not_keep_others_from_being_forgotten(clock: HandClock) -> None:
+    targets: Targets[str] = Targets(1, BreakerLimits(), clock)
+    dead = targets["dead"]
+    for _ in range(10):
+        dead.record([FAILED], 0.1)
+    assert dead.is_open
+    clock.turn(3600.0)
+    busy = targets["busy"]
+    busy.waiting.append((clock(), [work(1)]))
+    first = targets["first"]
+
+    for number in range(TARGETS_KEPT):
+        targets[str(number)]
+
+    assert targets["busy"] is busy
+    assert targets["first"] is not first
+    assert targets["dead"] is not dead

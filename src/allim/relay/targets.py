@@ -44,8 +44,8 @@ class Target(Generic[Content]):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing would be lost by forgetting it."""
-        return not (self.waiting or self.serving or self.is_open or self.seconds_closed())
+        """Whether little would be lost by forgetting it: at most that a probe was due."""
+        return not (self.waiting or self.serving or self.seconds_closed())
 
     def seconds_closed(self) -> float:
         """Seconds until a call makes sense; 0 when it does now. Asking does not take the probe."""
@@ -122,9 +122,9 @@ class Targets(Generic[Content]):
             self._targets.move_to_end(name)
             return target
         if len(self._targets) >= TARGETS_KEPT:
-            oldest = next(iter(self._targets))
-            if self._targets[oldest].is_idle:
-                del self._targets[oldest]
+            # Not the oldest only: one that stays closed would keep all the others.
+            idle = (each for each, target in self._targets.items() if target.is_idle)
+            self._targets.pop(next(idle, name), None)
         target = self._targets[name] = Target(name, self._places, self._limits, self._clock)
         return target
 
