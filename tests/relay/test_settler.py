@@ -9,6 +9,7 @@ from typing import Any
 from allim.base.errors import DatabaseUnavailable
 from allim.channels.channel import Message
 from allim.hub.status import DeliveryStatus
+from allim.relay.observer import Settled
 from allim.relay.outcomes import Outcome
 from allim.relay.policy import ChannelPolicy, OpenPolicy
 from allim.relay.settlement import Settlement, decide
@@ -45,9 +46,14 @@ class FarBox(MemoryBox):
 class Settling:
     """A settler at work on claimed deliveries."""
 
-    def __init__(self, box: MemoryBox, policy: ChannelPolicy[Message] | None = None) -> None:
+    def __init__(
+        self,
+        box: MemoryBox,
+        policy: ChannelPolicy[Message] | None = None,
+        notes: Notes | None = None,
+    ) -> None:
         self.box = box
-        self.notes = Notes()
+        self.notes = notes or Notes()
         self.done: list[int] = []
         self.settler: Settler[Message] = Settler(
             LANE, box, policy, self.notes, lambda works: self.done.extend(w.id for w in works)
@@ -162,3 +168,21 @@ async def test_closing_writes_what_waits() -> None:
     await settling.task
 
     assert settling.statuses() == {DeliveryStatus.SUCCESS}
+
+
+class Deaf(Notes):
+    """An observer with a bug."""
+
+    def settled(self, lane: str, batch: Sequence[Settled]) -> None:
+        raise ValueError("no ears")
+
+
+@in_virtual_time
+async def test_an_observer_that_fails_does_not_stop_the_settler() -> None:
+    settling = Settling(FarBox(), notes=Deaf())
+    for _ in range(2):
+        settling.put(await settling.claim(1))
+        await until(lambda: settling.statuses() == {DeliveryStatus.SUCCESS})
+
+    assert len(settling.done) == 2
+    await settling.close()

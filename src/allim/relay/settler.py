@@ -74,13 +74,20 @@ class Settler(Generic[Content]):
             settlements = [settlement for settlement, _, _ in batch]
             landed = await self._write(settlements)
             self._done([settlement.work for settlement in settlements])
-            self._observer.settled(
-                self._lane,
+            self._tell(
                 [
                     Settled(settlement, target, seconds, settlement.work.id in landed)
                     for settlement, target, seconds in batch
-                ],
+                ]
             )
+
+    def _tell(self, batch: Sequence[Settled]) -> None:
+        try:
+            self._observer.settled(self._lane, batch)
+        except Exception:
+            # The observer's boundary (a span processor's bug): a lane that cannot settle would
+            # claim until its window is full, and then stand still without a word.
+            log.exception("a settle on lane %s could not be told", self._lane)
 
     async def _write(self, settlements: Sequence[Settlement[Content]]) -> set[int]:
         pause = FIRST_PAUSE_SECONDS
