@@ -32,6 +32,8 @@ class SharedRates:
         if not rows:
             async with self._database.connection() as connection:
                 await connection.execute(STATEMENTS["begin_line"], {"key": key})
+                # Here, since callers name the targets: the table grows by new lines only.
+                await connection.execute(STATEMENTS["forget_idle_lines"])
             rows = await self._database.fetch(STATEMENTS["reserve"], parameters)
         first, places = rows[0]
         return [max(first + place * interval, 0.0) for place in range(places)]

@@ -21,4 +21,9 @@ RETURNING extract(epoch FROM taken.first - clock_timestamp())::float8, taken.pla
 INSERT INTO rate_limit (key, next_free) VALUES (%(key)s, '-infinity') ON CONFLICT DO NOTHING
 
 -- name: forget_idle_lines
-DELETE FROM rate_limit WHERE next_free < now() - interval '1 day'
+-- Lines of targets that nobody calls any more; not the one begun this moment. Whoever is at a
+-- line keeps it.
+DELETE FROM rate_limit WHERE key IN (
+    SELECT key FROM rate_limit
+     WHERE next_free < now() - interval '1 day' AND updated_at < now() - interval '1 day'
+     LIMIT 1000 FOR UPDATE SKIP LOCKED)

@@ -75,3 +75,21 @@ async def test_each_target_has_its_own_line(database: Database) -> None:
     assert await rates.reserve("b", rate, 1) == [0.0]
     (wait,) = await rates.reserve("a", rate, 1)
     assert wait > 0
+
+
+async def test_lines_of_targets_that_nobody_calls_any_more_are_forgotten(
+    database: Database,
+) -> None:
+    rates = SharedRates(database)
+    rate = RateLimit(per_second=1.0)
+    for key in ("LOG idle", "LOG busy"):
+        await rates.reserve(key, rate, 1)
+    await database.fetch(
+        "UPDATE rate_limit SET next_free = now() - interval '2 days',"
+        " updated_at = now() - interval '2 days' WHERE key = 'LOG idle' RETURNING key"
+    )
+
+    await rates.reserve("LOG new", rate, 1)
+
+    left = await database.fetch("SELECT key FROM rate_limit ORDER BY key")
+    assert left == [("LOG busy",), ("LOG new",)]
