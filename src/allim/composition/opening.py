@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
 
 from allim.base.errors import DatabaseUnavailable, EmbeddedServerError
 from allim.base.settings import Environment
@@ -15,7 +14,7 @@ from allim.composition.settings import DatabaseSettings
 from allim.database.embedded import EmbeddedServer, EmbeddedSettings
 from allim.database.embedded.postmaster import Postmaster
 from allim.database.migrate import Migration, check_schema, migrate
-from allim.database.pool import Database, check_url
+from allim.database.pool import Database, check_url, shown_url
 
 log = logging.getLogger("allim")
 
@@ -34,11 +33,7 @@ class Store:
     @property
     def shown(self) -> str:
         """The URL without a password."""
-        parts = urlsplit(self.url)
-        if not parts.password:
-            return self.url
-        host = parts.netloc.rpartition("@")[2]
-        return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+        return shown_url(self.url)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, LiteralString, TypeAlias
@@ -17,6 +18,9 @@ from pydantic_core import from_json, to_json
 from allim.base.errors import ConfigurationError, DatabaseUnavailable
 
 Connection: TypeAlias = AsyncConnection[TupleRow]
+
+_PASSWORD = re.compile(r"(?<=://)([^/?#@:]*):[^/?#]*@")
+_PASSWORD_OPTION = re.compile(r"([?&](?:ssl)?password=)[^&#]*", re.IGNORECASE)
 
 PINS = {
     "enable_seqscan": "off",
@@ -38,12 +42,21 @@ PIN_PLANS: LiteralString = "SELECT " + ", ".join(
 """Pins plans for one transaction: what works through a transaction-mode pooler too."""
 
 
+_GONE = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg_pool.PoolTimeout,
+    # A primary that was demoted, or a hosted one whose disk is full: it passes.
+    psycopg.errors.ReadOnlySqlTransaction,
+)
+
+
 @contextmanager
 def database_errors() -> Iterator[None]:
     """Turn «the server is gone or refuses» into DatabaseUnavailable."""
     try:
         yield
-    except (psycopg.OperationalError, psycopg.InterfaceError, psycopg_pool.PoolTimeout) as error:
+    except _GONE as error:
         reason = str(error).strip().splitlines()
         raise DatabaseUnavailable(reason[0] if reason else type(error).__name__) from error
 
@@ -196,6 +209,14 @@ def check_url(url: str) -> None:
     try:
         port = str(psycopg.conninfo.conninfo_to_dict(url).get("port", ""))
     except psycopg.ProgrammingError as error:
-        raise ConfigurationError(f"DATABASE_URL is not a PostgreSQL URL: {error}") from None
+        # Only its first words: what it quotes may be the password, and so may a wrong port.
+        reason = str(error).partition('"')[0].strip(" :\n")
+        raise ConfigurationError(f"DATABASE_URL is not a PostgreSQL URL: {reason}") from None
     if port and not all(each.isdigit() for each in port.split(",")):
-        raise ConfigurationError(f"DATABASE_URL has a port that is not a number: {port}")
+        raise ConfigurationError("DATABASE_URL has a port that is not a number")
+
+
+def shown_url(url: str) -> str:
+    """A database URL without its passwords, wherever they stand in it."""
+    url = _PASSWORD.sub(r"\1:***@", url)
+    return _PASSWORD_OPTION.sub(r"\1***", url)
