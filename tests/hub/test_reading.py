@@ -245,3 +245,26 @@ async def test_a_recipient_is_found_by_index_whatever_its_delivery_does(
     assert len(await listed(api, recipient="lee", channel="log")) == 2
     assert len(await listed(api, "/deliveries", recipient="lee")) == 2
     assert "Seq Scan" not in str(plan)
+
+
+async def test_a_small_tenants_deliveries_are_found_without_reading_everybodys(
+    database: Database,
+) -> None:
+    async with database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO delivery (notification_id, tenant_id, channel, status, max_attempts)"
+            " SELECT gen_random_uuid(), 1 + (i = 1)::int, 'LOG', 'SUCCESS', 8"
+            "   FROM generate_series(1, 20000) AS i"
+        )
+        await connection.execute("ANALYZE delivery")
+        plan = await (
+            await connection.execute(
+                "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT id FROM delivery d WHERE true "
+                + SQL["delivery_tenant_id"]
+                + " ORDER BY d.id DESC LIMIT 51",
+                {"tenant_id": 2},
+            )
+        ).fetchone()
+
+    assert plan is not None
+    assert plan[0][0]["Plan"]["Shared Hit Blocks"] + plan[0][0]["Plan"]["Shared Read Blocks"] < 20

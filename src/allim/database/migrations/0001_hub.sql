@@ -94,6 +94,8 @@ CREATE INDEX delivery_parked ON delivery (status, channel, id)
 CREATE INDEX delivery_unreceipted ON delivery (sent_at) WHERE status = 'ACCEPTED';
 
 CREATE INDEX delivery_notification ON delivery (notification_id);
+-- listing what one tenant sent
+CREATE INDEX delivery_tenant ON delivery (tenant_id, id) WHERE tenant_id IS NOT NULL;
 -- Not while in flight: a claim then need not write here. What is in flight stands in
 -- delivery_leased, so a search by recipient asks for both.
 CREATE INDEX delivery_recipient ON delivery (recipient, id) WHERE status <> 'PROCESSING';
