@@ -6,6 +6,8 @@ import re
 from typing import Any
 from urllib.parse import urlencode
 
+import pytest
+
 from allim.database.pool import Database
 from allim.hub.reading import SQL, Reader
 from tests.hub.conftest import NOTIFICATION, Api
@@ -268,3 +270,22 @@ async def test_a_small_tenants_deliveries_are_found_without_reading_everybodys(
 
     assert plan is not None
     assert plan[0][0]["Plan"]["Shared Hit Blocks"] + plan[0][0]["Plan"]["Shared Read Blocks"] < 20
+
+
+async def test_a_source_that_nobody_sends_from_costs_no_more_than_one_look_allows(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allim.hub.reading._SCAN_FIRST", 2)
+    monkeypatch.setattr("allim.hub.reading._SCAN_LIMIT", 4)
+    logged = [{"channel": "LOG", "recipient": "x"}]
+    first = await create(api, source="rare", type="RARE", deliveries=logged)
+    for _ in range(9):
+        await create(api)
+
+    answer = await api.get("/notifications?source=rare&limit=1")
+
+    assert answer.json["items"] == []
+    assert answer.json["next"] is not None
+    assert [item["id"] for item in await listed(api, source="rare", limit=1)] == [first]
+    assert [item["id"] for item in await listed(api, type="RARE", limit=1)] == [first]
+    assert [item["id"] for item in await listed(api, channel="LOG", limit=1)] == [first]

@@ -24,6 +24,9 @@ _RESPONSE_WHOLE = 16 * 1024
 _SCAN_FIRST = 500
 _SCAN_LIMIT = 50_000
 """Notifications that one request looks at before it gives back a short page."""
+_JUDGED = ("status", "source", "type", "channel", "q")
+"""What no index knows: looked for row by row, in steps, so that what is rare or not there at all
+does not make one request read the whole table."""
 _CLOCK_SLACK = timedelta(days=1)
 
 
@@ -92,7 +95,7 @@ class Reader:
         """A page of notifications, newest first. Raises InvalidCursor."""
         before = cursors.read_notification_cursor(cursor) if cursor else None
         statement, parameters = _notifications_statement(wanted)
-        judged = wanted.status is not None or wanted.q is not None
+        judged = any(getattr(wanted, name) is not None for name in _JUDGED)
         scan = max(_SCAN_FIRST, limit + 1) if judged else limit + 1
         items: list[NotificationSummary] = []
         scanned = 0
@@ -141,24 +144,31 @@ def _notifications_statement(
 ) -> tuple[LiteralString, dict[str, Any]]:
     parameters: dict[str, Any] = {"status": None if wanted.status is None else list(wanted.status)}
     filters: LiteralString = ""
-    for name in ("source", "type", "tenant_id"):
+    judged: LiteralString = ""
+    if wanted.tenant_id is not None:
+        parameters["tenant_id"] = wanted.tenant_id
+        filters += " " + SQL["notification_tenant_id"]
+    for name in ("source", "type"):
         if (value := getattr(wanted, name)) is not None:
             parameters[name] = value
-            filters += " " + SQL["notification_" + name]
+            judged += " " + SQL["notification_" + name]
     places = [name for name in ("channel", "recipient") if getattr(wanted, name) is not None]
     if places:
         parameters.update({name: getattr(wanted, name) for name in places})
-        filters += " " + SQL["_".join(["notification", *places])]
+        place: LiteralString = " " + SQL["_".join(["notification", *places])]
+        if wanted.recipient is None:
+            judged += place
+        else:
+            filters += place
     if wanted.since is not None:
         parameters |= {"from": wanted.since, "from_id": _floor_id(wanted.since, -_CLOCK_SLACK)}
         filters += " " + SQL["notification_from"]
     if wanted.until is not None:
         parameters |= {"to": wanted.until, "to_id": _floor_id(wanted.until, _CLOCK_SLACK)}
         filters += " " + SQL["notification_to"]
-    judged: LiteralString = ""
     if wanted.q is not None:
         parameters["q"] = f"%{_escaped(wanted.q)}%"
-        judged = " " + SQL["notification_q"]
+        judged += " " + SQL["notification_q"]
     return _composed("notifications", filters, judged), parameters
 
 

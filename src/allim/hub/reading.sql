@@ -57,8 +57,9 @@ SELECT {delivery} FROM delivery d WHERE d.id = %(id)s
 -- name: notifications
 -- One step of a listing: looks at up to `scan` notifications from the cursor on, newest
 -- first (ids are in time order), and answers with those that fit. What no index knows (the
--- computed status, words) is judged row by row, so `scan` bounds what one step may cost; the
--- first row always tells how many were looked at and where the next step begins.
+-- computed status, source, type, channel, words) is judged row by row, so `scan` bounds what
+-- one step may cost; the first row always tells how many were looked at and where the next
+-- step begins.
 WITH scanned AS MATERIALIZED (
     SELECT n.* FROM notification n
      WHERE (CAST(%(before)s AS uuid) IS NULL OR n.id < %(before)s) {filters}
