@@ -31,6 +31,29 @@ def test_everything_wrong_is_named_at_once() -> None:
         assert word in str(raised.value)
 
 
+def test_what_is_wrong_is_said_once_and_in_plain_words() -> None:
+    environment = Environment(
+        {
+            "ALLIM_PROT": "1",
+            "ALLIM_PORT": "many",
+            "DELIVERY_LEASE_SECONDS": "-1",
+            "SMTP_URL": "foo",
+            "SLACK_AT_MOST_ONCE": "perhaps",
+            "ALLIM_LOG_LEVEL": "LOUD",
+        }
+    )
+    with pytest.raises(ConfigurationError) as raised:
+        check(environment)
+    assert str(raised.value) == (
+        "unknown settings: ALLIM_PROT (did you mean ALLIM_PORT?); invalid settings: "
+        "ALLIM_PORT must be a whole number; "
+        "DELIVERY_LEASE_SECONDS must be greater than or equal to 5; "
+        "ALLIM_LOG_LEVEL must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'; "
+        "SMTP_URL must be smtp://host or smtps://host; "
+        "SLACK_AT_MOST_ONCE must be true or false"
+    )
+
+
 def test_an_empty_setting_is_none() -> None:
     check(Environment({"ALLIM_PORT": "", "DATABASE_URL": " "}))
 

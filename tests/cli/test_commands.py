@@ -169,6 +169,32 @@ async def test_the_doctor_finds_nothing_wrong_with_a_fresh_start(place: Path) ->
     assert "no API key" in ended.out
 
 
+async def test_a_lease_that_a_call_may_outlive_is_refused_with_what_to_do(place: Path) -> None:
+    started = await allim("up", "--port", "0", cwd=place, WEBHOOK_TIMEOUT_SECONDS="100")
+    assert started.code == 2
+    assert started.err.splitlines()[-1] == (
+        "allim: DELIVERY_LEASE_SECONDS is 60, but a call may take longer: WEBHOOK 105 s. Set it to"
+        " more, or lower WEBHOOK_TIMEOUT_SECONDS (a call may take 5 s more than that)"
+    )
+    assert "Warning" not in started.err
+    examined = await allim("doctor", cwd=place, WEBHOOK_TIMEOUT_SECONDS="100")
+    assert examined.code == 1
+    assert "a call may take longer: WEBHOOK 105 s" in examined.out
+
+
+async def test_a_database_that_cannot_be_migrated_is_named(place: Path) -> None:
+    url = "postgresql://user:hunter2@127.0.0.1:1/none"
+    ended = await allim("migrate", cwd=place, DATABASE_URL=url)
+    assert ended.code == 1
+    assert ended.err.startswith("allim: DATABASE_URL postgresql://user:***@127.0.0.1:1/none: ")
+
+
+async def test_send_names_the_argument_that_is_wrong(place: Path, database_url: str) -> None:
+    ended = await allim("send", "EMAIL", "nobody", cwd=place, DATABASE_URL=database_url)
+    assert ended.code == 2
+    assert ended.err == "allim: recipient: has no @; message: there is nothing to say\n"
+
+
 async def test_the_doctor_says_what_is_wrong(place: Path, empty_url: str) -> None:
     ended = await allim(
         "doctor",

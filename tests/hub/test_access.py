@@ -43,6 +43,13 @@ async def test_without_any_key_everybody_is_answered(api: Api) -> None:
     assert (await api.create()).status == 202
 
 
+async def test_who_has_no_key_or_a_wrong_one_is_told_what_is_needed(guarded: Api) -> None:
+    without = await guarded.call("GET", "/notifications")
+    assert "`Authorization: Bearer <token>`" in without.json["detail"]
+    wrong = await guarded.call("GET", "/notifications", headers=bearer("wrong"))
+    assert wrong.json["detail"] == "the API key is not known, or was revoked"
+
+
 async def test_once_a_key_exists_every_route_needs_one(guarded: Api, database: Database) -> None:
     for method, path in [
         ("POST", "/notifications"),

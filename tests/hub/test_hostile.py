@@ -79,7 +79,7 @@ CASES: dict[str, tuple[bytes, int, str, str | None]] = {
         but(scheduled_at="2030-01-02T00:00:00Z", expires_at="2030-01-01T00:00:00Z"),
         422,
         "expires_too_early",
-        "",
+        "/expires_at",
     ),
     "unknown channel": (
         but(deliveries=[{"channel": "PIGEON"}]),

@@ -159,6 +159,10 @@ async def test_what_is_under_way_or_done_is_not_retried(api: Api, database: Data
         answer = await api.post(f"/deliveries/{delivery}/retry")
 
         assert (answer.status, answer.json["code"]) == (409, "not_retryable")
+        assert answer.json["detail"] == (
+            f"delivery {delivery} is {status}; only what is DEAD, FAILED, HELD, SKIPPED can be"
+            " retried"
+        )
 
 
 async def test_nothing_of_a_cancelled_or_expired_notification_is_retried(

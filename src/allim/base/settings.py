@@ -17,8 +17,10 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from allim.base.errors import ConfigurationError
+from allim.base.validation import in_our_words
 
 OUR_PREFIX = "ALLIM_"
+INVALID = "invalid settings: "
 
 
 class SettingsGroup(BaseModel):
@@ -67,11 +69,11 @@ class Environment:
             return group.model_validate(given)
         except ValidationError as error:
             lines = [
-                f"{str(problem['loc'][0]).upper() if problem['loc'] else group.__name__}:"
-                f" {problem['msg']}"
+                f"{str(problem['loc'][0]).upper() if problem['loc'] else group.__name__}"
+                f" {in_our_words(problem)}"
                 for problem in error.errors(include_url=False, include_input=False)
             ]
-            raise ConfigurationError("invalid settings: " + "; ".join(lines)) from None
+            raise ConfigurationError(INVALID + "; ".join(lines)) from None
 
     def refuse_unknown(self, groups: Iterable[type[SettingsGroup]]) -> None:
         """Raise ConfigurationError for any `ALLIM_*` variable that no group knows."""

@@ -33,8 +33,40 @@ def _malformed(details: Sequence[Any]) -> RequestError | None:
     return None
 
 
+_OUR_WORDS = {
+    "model_type": "must be a JSON object",
+    "model_attributes_type": "must be a JSON object",
+    "dict_type": "must be a JSON object",
+    "bool_parsing": "must be true or false",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "timezone_aware": "needs its offset from UTC, as in 2026-01-31T09:00:00+09:00 or …T00:00:00Z",
+}
+_BEGINNINGS = (
+    ("Value error, ", ""),
+    ("Input should be a valid ", "must be a valid "),
+    ("Input should be ", "must be "),
+    ("Input should ", "must "),
+    ("String should ", "must "),
+    ("List should ", "must "),
+)
+
+
+def in_our_words(found: Any) -> str:
+    """What pydantic found, said as the rest of Allim says it."""
+    message = str(found["msg"])
+    if found["type"] in ("too_short", "too_long"):
+        message = message.partition(" after validation, ")[0]
+    for beginning, ours in _BEGINNINGS:
+        if message.startswith(beginning):
+            message = ours + message.removeprefix(beginning)
+            break
+    return _OUR_WORDS.get(found["type"], message)
+
+
 def _problem(found: Any, place: str) -> FieldProblem:
-    code, message = str(found["type"]), str(found["msg"])
+    code, message = str(found["type"]), in_our_words(found)
     if code == "string_pattern_mismatch" and "\\x00" in found.get("ctx", {}).get("pattern", ""):
         return FieldProblem(place, "nul_character", "has a NUL character")
     if code == "extra_forbidden":

@@ -19,7 +19,13 @@ from yarl import URL
 
 from allim.base.settings import SettingsGroup
 from allim.channels.channel import HttpAnswer
-from allim.channels.ssrf import AddressBlocked, AddressGuard, GuardedResolver, check_form
+from allim.channels.ssrf import (
+    NOT_PUBLIC,
+    AddressBlocked,
+    AddressGuard,
+    GuardedResolver,
+    check_form,
+)
 from allim.relay.outcomes import RESPONSE_LIMIT
 
 CONNECT_SHARE = 0.6
@@ -261,7 +267,7 @@ def _failure(error: Exception) -> HttpFailure:
     if isinstance(error, aiohttp.ClientConnectorError):
         cause = error.os_error
         if isinstance(cause, AddressBlocked):
-            return HttpFailure("blocked_address", "the URL leads to an address that is not public")
+            return HttpFailure("blocked_address", f"the URL {NOT_PUBLIC}")
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             return HttpFailure("connect_failed", "the host name could not be resolved")
         return HttpFailure("connect_failed", f"could not connect: {_reason(cause)}")

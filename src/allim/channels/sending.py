@@ -75,7 +75,13 @@ def sending_settings(channel: str) -> type[SettingsGroup]:
         ),
         "timeout_seconds": (
             float | None,
-            Field(None, gt=0, le=300, description="The longest that one call may take."),
+            Field(
+                None,
+                gt=0,
+                le=300,
+                description="The longest that one call may take; five seconds more must be less"
+                " than DELIVERY_LEASE_SECONDS.",
+            ),
         ),
         "rate_per_second": (
             float | None,

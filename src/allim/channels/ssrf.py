@@ -22,6 +22,10 @@ from yarl import URL
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+NOT_PUBLIC = (
+    "leads to an address that is not public; the operator may let it through by ALLIM_SSRF_ALLOW"
+)
+
 URL_LIMIT = 2048
 """Characters of a URL that are taken."""
 
@@ -104,7 +108,7 @@ class AddressGuard:
             if (host == "localhost" or host.endswith(".localhost")) and not self._localhost:
                 return "leads to this machine"
             return None
-        return None if self.allows(address) else "leads to an address that is not public"
+        return None if self.allows(address) else NOT_PUBLIC
 
     def new_socket(self, addr_info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
         """Make the socket of one connection; raises AddressBlocked before there is one.

@@ -30,7 +30,7 @@ def migrate(
     On the embedded database every command does this by itself.
     """
     environment, _ = start(quiet=True)
-    from allim.composition.opening import open_store
+    from allim.composition.opening import naming, open_store
     from allim.database.migrate import migrate as apply
     from allim.database.migrate import migrations
 
@@ -38,7 +38,7 @@ def migrate(
         for migration in migrations():
             typer.echo(f"-- {migration.number:04} {migration.name}\n{migration.sql.strip()}\n")
         return
-    with open_store(environment, migrated=False) as store:
+    with open_store(environment, migrated=False) as store, naming(store):
         applied = [*store.applied, *apply(store.url)]
     for migration in applied:
         typer.echo(f"applied {migration.number:04} {migration.name}")

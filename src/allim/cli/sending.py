@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
+from allim.base.errors import InvalidRequest
 from allim.base.settings import Environment
 from allim.cli.start import start
 
@@ -40,8 +42,21 @@ def send(
         ],
     }
     with open_store(environment) as store:
-        identity = asyncio.run(_store(store.url, environment, fields))
+        try:
+            identity = asyncio.run(_store(store.url, environment, fields))
+        except InvalidRequest as error:
+            raise _as_typed(error) from None
     typer.echo(identity)
+
+
+def _as_typed(error: InvalidRequest) -> InvalidRequest:
+    """The same with the names of arguments: nobody typed the JSON that places point into."""
+    return InvalidRequest(
+        [
+            replace(problem, place=problem.place.rpartition("/")[2] or "request")
+            for problem in error.problems
+        ]
+    )
 
 
 async def _store(url: str, environment: Environment, fields: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from allim.base.errors import ConfigurationError
 from allim.base.settings import Environment
 from allim.channels.channel import Channel, Message, RecipientKind
 from allim.channels.registry import close_channels, make_channels, make_http, make_services
+from allim.channels.sending import CALL_GRACE
 from allim.composition.settings import RelaySettings
 from allim.database.pool import Database
 from allim.database.wakes import Listener, Waker
@@ -98,13 +99,13 @@ def make_relay(
 ) -> Relay[Message]:
     """A relay for every channel, or for those named in `only`; `observe` is told its name.
 
-    Raises ConfigurationError for a channel that there is none of.
+    Raises ConfigurationError for a channel that there is none of, and for a lease too short.
     """
     worker = worker_name()
-    lanes = [
-        Lane(name, ways.channels[name], _policy(name, ways))
-        for name in _chosen(ways.channels, only)
-    ]
+    chosen = _chosen(ways.channels, only)
+    limits = environment.read(RelaySettings).limits()
+    refuse_short_lease([ways.channels[name] for name in chosen], limits.lease)
+    lanes = [Lane(name, ways.channels[name], _policy(name, ways)) for name in chosen]
     for lane in lanes:
         configured = ways.channels[lane.name].configured()
         level = logging.INFO if configured.mode == "live" else logging.WARNING
@@ -113,10 +114,23 @@ def make_relay(
         DeliveryBox(database, wake=wakes),
         lanes,
         wake=signal,
-        limits=environment.read(RelaySettings).limits(),
+        limits=limits,
         rates=SharedRates(database),
         observer=observe(worker),
         worker=worker,
+    )
+
+
+def refuse_short_lease(channels: Iterable[Channel], lease: float) -> None:
+    """Raise ConfigurationError where a call may outlive its lease: two would make it then."""
+    long = {c.name: c.limits.call_timeout for c in channels if c.limits.call_timeout >= lease}
+    if not long:
+        return
+    calls = ", ".join(f"{name} {seconds:g} s" for name, seconds in long.items())
+    raise ConfigurationError(
+        f"DELIVERY_LEASE_SECONDS is {lease:g}, but a call may take longer: {calls}. Set it to more,"
+        f" or lower {', '.join(f'{name}_TIMEOUT_SECONDS' for name in long)} (a call may take"
+        f" {CALL_GRACE:g} s more than that)"
     )
 
 

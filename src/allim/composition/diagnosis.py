@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,8 +14,9 @@ from typing import LiteralString
 from allim.base.errors import AllimError, ConfigurationError
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
-from allim.composition.delivering import open_channels
+from allim.composition.delivering import open_channels, refuse_short_lease
 from allim.composition.opening import Store
+from allim.composition.settings import RelaySettings
 from allim.database.migrate import check_schema
 from allim.database.pool import Database
 from allim.hub.delivery_box import DeliveryBox
@@ -81,7 +82,10 @@ async def examine(store: Store, environment: Environment) -> AsyncIterator[Findi
             for finding in await _guarded(check, store, environment, database):
                 yield finding
         async with open_channels(database, environment, print_line=lambda _line: None) as ways:
-            findings = await asyncio.gather(*map(_channel, ways.channels.values()))
+            findings = [
+                *_lease(ways.channels.values(), environment),
+                *await asyncio.gather(*map(_channel, ways.channels.values())),
+            ]
         for finding in findings:
             yield finding
     finally:
@@ -241,6 +245,14 @@ async def _deliveries(
             else note("relays", words, "deliveries wait until `allim up` or `allim relay` runs")
         )
     return findings
+
+
+def _lease(channels: Iterable[Channel], environment: Environment) -> Sequence[Finding]:
+    try:
+        refuse_short_lease(channels, environment.read(RelaySettings).limits().lease)
+    except ConfigurationError as error:
+        return [wrong("lease", str(error), "relays refuse to start like this")]
+    return []
 
 
 async def _channel(channel: Channel) -> Finding:

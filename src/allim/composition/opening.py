@@ -53,10 +53,8 @@ def open_store(
         store = Store(settings.database_url.get_secret_value())
         check_url(store.url)
         if migrated:
-            try:
+            with naming(store):
                 check_schema(store.url)
-            except DatabaseUnavailable as error:
-                raise DatabaseUnavailable(f"DATABASE_URL {store.shown}: {error}") from error
         log.info("database: %s", store.shown)
         yield store
         return
@@ -71,6 +69,17 @@ def open_store(
     finally:
         if store.server is not None:
             store.server.close(leave_running=leave_running)
+
+
+@contextmanager
+def naming(store: Store) -> Iterator[None]:
+    """Say which database it is that cannot be reached."""
+    try:
+        yield
+    except DatabaseUnavailable as error:
+        if store.server is not None:
+            raise
+        raise DatabaseUnavailable(f"DATABASE_URL {store.shown}: {error}") from error
 
 
 @asynccontextmanager

@@ -45,7 +45,7 @@ async def run_up(store: Store, environment: Environment, writer: LogWriter) -> N
             relay.stop()
             server()
 
-        await _together(stop, serve, relay.run())
+        await _together(stop, serve(), relay.run())
 
 
 async def run_api(store: Store, environment: Environment, writer: LogWriter) -> None:
@@ -56,7 +56,7 @@ async def run_api(store: Store, environment: Environment, writer: LogWriter) -> 
         ways = await stack.enter_async_context(open_channels(database, environment))
         watch = await stack.enter_async_context(Watch(database, ways.channels, writer))
         stop, serve = await _api(database, ways, environment, wakes, watch.registry)
-        await _together(stop, serve)
+        await _together(stop, serve())
 
 
 async def run_relay(
@@ -98,8 +98,8 @@ async def _api(
     environment: Environment,
     wakes: Wakes,
     registry: CollectorRegistry,
-) -> tuple[Stop, Awaitable[None]]:
-    """The server, listening; how it is stopped, and what runs it."""
+) -> tuple[Stop, Callable[[], Awaitable[None]]]:
+    """The server, its port taken; how it is stopped, and what runs it."""
     # Only here: a relay alone loads no web framework.
     from allim.app import create_app
     from allim.composition.serving import HttpServer, bind, url_of
@@ -127,7 +127,7 @@ async def _api(
         finally:
             listener.close()
 
-    return server.stop, serve()
+    return server.stop, serve
 
 
 async def _together(stop: Stop, *programs: Awaitable[None]) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr
 
 from allim.base.errors import ConfigurationError
 from allim.base.logging import LogSettings
-from allim.base.settings import Environment, SettingsGroup
+from allim.base.settings import INVALID, Environment, SettingsGroup
 from allim.channels.registry import settings_groups as channel_groups
 from allim.database.embedded import EmbeddedSettings
 from allim.relay.limits import RelayLimits
@@ -101,7 +101,7 @@ def settings_groups() -> Sequence[type[SettingsGroup]]:
 
 def check(environment: Environment) -> Environment:
     """The same environment; raises ConfigurationError naming all that is wrong with it."""
-    wrong = []
+    wrong, invalid = [], []
     try:
         environment.refuse_unknown(settings_groups())
     except ConfigurationError as error:
@@ -110,7 +110,9 @@ def check(environment: Environment) -> Environment:
         try:
             environment.read(group)
         except ConfigurationError as error:
-            wrong.append(str(error))
+            invalid.append(str(error).removeprefix(INVALID))
+    if invalid:
+        wrong.append(INVALID + "; ".join(invalid))
     if wrong:
         raise ConfigurationError("; ".join(wrong))
     return environment

@@ -121,6 +121,8 @@ SELECT n.id FROM notification AS n
 -- name: settle
 -- Attempt, state and children in one statement, guarded by the claim token; or, for what was
 -- accepted before (no token), by the state ACCEPTED and the provider's id. Primary keys only.
+-- A receipt of arrival that came before it wins over what the relay saw; what was cancelled
+-- while it was under way is not tried again.
 -- Kept below 4096 characters: psycopg reads a longer text anew each time.
 WITH s AS MATERIALIZED (
     SELECT *
@@ -132,39 +134,41 @@ WITH s AS MATERIALIZED (
               provider_id, provider_message_id, receipt)
 ), done AS (
     UPDATE delivery AS d
-       SET status = s.status,
+       SET status = CASE WHEN s.token IS NOT NULL AND d.receipt_status = 'DELIVERED' THEN 'SUCCESS'
+                         WHEN d.canceled_at IS NULL OR s.delay IS NULL THEN s.status
+                         ELSE 'CANCELED' END,
            retry_count = d.retry_count + s.spent::int,
            rescue_count = CASE WHEN s.spent THEN 0 ELSE d.rescue_count END,
-           next_retry_at = clock_timestamp() + s.delay * interval '1 second',
+           next_retry_at = now() + s.delay * interval '1 second',
            error_code = s.code,
            last_error = s.error,
            provider_id = coalesce(s.provider_id, d.provider_id),
            provider_message_id = coalesce(s.provider_message_id, d.provider_message_id),
            receipt_status = coalesce(s.receipt, d.receipt_status),
-           receipt_at = CASE WHEN s.receipt IS NULL THEN d.receipt_at ELSE clock_timestamp() END,
+           receipt_at = CASE WHEN s.receipt IS NULL THEN d.receipt_at ELSE now() END,
            sent_at = CASE WHEN s.status IN ('SUCCESS', 'ACCEPTED') AND s.token IS NOT NULL
-                          THEN clock_timestamp() ELSE d.sent_at END,
+                          THEN now() ELSE d.sent_at END,
            superseded_by = CASE WHEN s.status = 'DEAD' AND d.fallback_steps IS NOT NULL
                                 THEN nextval('delivery_id_seq') ELSE d.superseded_by END,
            claim_token = NULL, lease_owner = NULL, lease_until = NULL, updated_at = now()
       FROM s
      WHERE d.id = s.id
-       AND CASE WHEN s.token IS NULL THEN d.status = 'ACCEPTED' AND d.provider_id IS NOT DISTINCT FROM s.provider_id
+       AND CASE WHEN s.token IS NULL
+                THEN d.status = 'ACCEPTED' AND d.provider_id IS NOT DISTINCT FROM s.provider_id
                 ELSE d.status = 'PROCESSING' AND d.claim_token = s.token END
-    RETURNING d.id, d.attempts, d.status, d.notification_id, d.tenant_id, d.priority, d.expires_at,
-              d.then_steps, d.fallback_steps, d.superseded_by, d.receipt_status,
-              d.provider_id AS known_as, s.token,
-              s.outcome, s.code, s.error, s.http_status, s.response, s.provider_id, s.receipt
+    RETURNING d.id, attempts, d.status, notification_id, tenant_id, priority, expires_at,
+              then_steps, fallback_steps, superseded_by, receipt_status, d.provider_id AS known_as,
+              token, outcome, code, error, http_status, response, s.provider_id, receipt
 ), closed AS (
     UPDATE delivery_attempt AS a
-       SET finished_at = coalesce(a.finished_at, clock_timestamp()),
-           outcome = CASE WHEN done.token IS NULL THEN a.outcome ELSE done.outcome END,
+       SET finished_at = coalesce(a.finished_at, now()),
+           outcome = CASE WHEN token IS NULL THEN a.outcome ELSE done.outcome END,
            http_status = coalesce(done.http_status, a.http_status),
-           error_code = coalesce(done.code, a.error_code),
+           error_code = coalesce(code, a.error_code),
            error = coalesce(done.error, a.error),
            response = coalesce(done.response, a.response),
            provider_id = coalesce(done.provider_id, a.provider_id),
-           receipt_status = coalesce(done.receipt, a.receipt_status),
+           receipt_status = coalesce(receipt, a.receipt_status),
            updated_at = now()
       FROM done
      WHERE a.delivery_id = done.id AND a.attempt_no = done.attempts
@@ -196,7 +200,7 @@ WITH s AS MATERIALIZED (
 )
 SELECT done.id, done.status, done.receipt_status,
        (SELECT array_agg(born.channel) FROM born WHERE born.parent_id = done.id),
-       done.status = 'DEAD' AND done.superseded_by IS NOT NULL
+       done.superseded_by IS NOT NULL
            AND NOT EXISTS (SELECT FROM born WHERE born.id = done.superseded_by),
        done.known_as
   FROM done

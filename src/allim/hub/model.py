@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -13,7 +13,8 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    model_validator,
+    ValidationInfo,
+    field_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -116,11 +117,15 @@ class NotificationRequest(_Request):
     tenant_id: TenantId | None = None
     deliveries: list[DeliveryRequest] = Field(min_length=1, max_length=DELIVERIES_PER_NOTIFICATION)
 
-    @model_validator(mode="after")
-    def _expires_after_it_begins(self) -> Self:
-        if self.scheduled_at and self.expires_at and self.expires_at <= self.scheduled_at:
-            raise PydanticCustomError("expires_too_early", "expires_at must be after scheduled_at")
-        return self
+    @field_validator("expires_at")
+    @classmethod
+    def _expires_after_it_begins(
+        cls, expires_at: datetime | None, earlier: ValidationInfo
+    ) -> datetime | None:
+        begins = earlier.data.get("scheduled_at")
+        if begins and expires_at and expires_at <= begins:
+            raise PydanticCustomError("expires_too_early", "must be after scheduled_at")
+        return expires_at
 
 
 NOTIFICATIONS_PER_BULK = 1000

@@ -107,14 +107,14 @@ class Operations:
             if own.superseded_by is not None:
                 raise Conflict("superseded", f"delivery {own.superseded_by} took its place")
             if own.status not in DISCARDABLE:
-                raise Conflict("not_discardable", f"it is {own.status}")
+                raise Conflict("not_discardable", _only(own, DISCARDABLE, "discarded"))
             await tx.execute(SQL["discard"], {"id": delivery, "reason": reason})
 
 
 def _refuse_retry(branch: _Branch) -> None:
     own = branch.delivery
     if own.status not in RETRYABLE:
-        raise Conflict("not_retryable", f"it is {own.status}")
+        raise Conflict("not_retryable", _only(own, RETRYABLE, "retried"))
     if branch.canceled:
         raise Conflict("canceled", "its notification was cancelled")
     if own.expired:
@@ -125,6 +125,11 @@ def _refuse_retry(branch: _Branch) -> None:
     for member in branch.descendants:
         if member.status in NOT_FINAL or member.status is DeliveryStatus.SUCCESS:
             raise Conflict("superseded", f"its fallback {member.id} is {member.status}")
+
+
+def _only(own: _Member, possible: frozenset[DeliveryStatus], done: str) -> str:
+    names = ", ".join(sorted(possible))
+    return f"delivery {own.id} is {own.status}; only what is {names} can be {done}"
 
 
 async def _lock_branch(tx: Connection, delivery: int, tenant: int | None) -> _Branch:

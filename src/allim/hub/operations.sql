@@ -8,15 +8,20 @@ RETURNING id
 
 -- name: cancel_deliveries
 -- A second statement, so a new snapshot: it sees what was settled while the first one waited.
+-- What is under way goes on, but is marked: if it fails it is not tried again.
 WITH cancelable AS MATERIALIZED (
-    SELECT id FROM delivery
-     WHERE notification_id = %(id)s AND status IN ('PENDING', 'FAILED')
+    SELECT id, status FROM delivery
+     WHERE notification_id = %(id)s AND status IN ('PENDING', 'FAILED', 'PROCESSING')
      ORDER BY id
-       FOR NO KEY UPDATE)
+       FOR NO KEY UPDATE),
+marked AS (
+    UPDATE delivery d SET canceled_at = now(), updated_at = now()
+      FROM cancelable
+     WHERE d.id = cancelable.id AND cancelable.status = 'PROCESSING')
 UPDATE delivery d
-   SET status = 'CANCELED', next_retry_at = NULL, updated_at = now()
+   SET status = 'CANCELED', canceled_at = now(), next_retry_at = NULL, updated_at = now()
   FROM cancelable
- WHERE d.id = cancelable.id AND d.status IN ('PENDING', 'FAILED')
+ WHERE d.id = cancelable.id AND cancelable.status <> 'PROCESSING'
 RETURNING d.id
 
 -- name: lines_of

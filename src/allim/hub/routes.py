@@ -38,7 +38,7 @@ from allim.hub.views import (
     NotificationView,
     Page,
 )
-from allim.web.access import PRINCIPAL, AccessScope, Principal, requires
+from allim.web.access import NO_KEY, PRINCIPAL, AccessScope, Principal, requires
 from allim.web.bodies import only_json, read_json_body
 from allim.web.problems import Unauthenticated, document_of
 
@@ -57,7 +57,7 @@ class CreateNotification:
         """Serve one request."""
         principal = scope.get(PRINCIPAL)
         if principal is None:
-            raise Unauthenticated("unauthenticated", "an API key is needed")
+            raise Unauthenticated("unauthenticated", NO_KEY)
         principal.require(AccessScope.SEND)
         body = await read_json_body(scope, receive)
         request = NotificationRequest.model_validate_json(body)

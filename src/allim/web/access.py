@@ -27,6 +27,9 @@ EXEMPT_PREFIXES = ("/health/", "/receipts/", "/static/")
 LOGIN = "/login"
 """Paths that need no key: probes, provider receipts (own secret), the login page and its files."""
 
+NO_KEY = "an API key is needed, as the header `Authorization: Bearer <token>`"
+UNKNOWN_KEY = "the API key is not known, or was revoked"
+
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _SECURITY_HEADERS: list[tuple[bytes, bytes]] = [
@@ -96,7 +99,7 @@ def principal_of(connection: HTTPConnection) -> Principal:
     """The principal that the middleware found."""
     principal = connection.scope.get(PRINCIPAL)
     if not isinstance(principal, Principal):
-        raise Unauthenticated("unauthenticated", "an API key is needed")
+        raise Unauthenticated("unauthenticated", NO_KEY)
     return principal
 
 
@@ -213,7 +216,7 @@ class AccessMiddleware:
         if principal is None:
             raise Unauthenticated(
                 "unauthenticated",
-                "the API key is not known" if authorization else "an API key is needed",
+                UNKNOWN_KEY if authorization else NO_KEY,
             )
         scope[PRINCIPAL] = principal
 

@@ -66,6 +66,7 @@ CREATE TABLE delivery (
     superseded_by       bigint,
     guard               jsonb,
     sent_at             timestamptz,
+    canceled_at         timestamptz,
     created_at          timestamptz NOT NULL DEFAULT now(),
     updated_at          timestamptz NOT NULL DEFAULT now(),
     CHECK ((status = 'PROCESSING') = (claim_token IS NOT NULL))
