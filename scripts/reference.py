@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from pydantic.fields import FieldInfo
 from allim.app import create_app
 from allim.base.logging import LogWriter, json_line
 from allim.base.settings import Environment
+from allim.channels.channel import Channel
 from allim.channels.registry import make_channels, make_http, make_services
+from allim.channels.sending import CALL_GRACE
 from allim.cli.commands import app as commands
 from allim.composition.settings import settings_groups
 from allim.composition.watching import Watch
@@ -30,8 +32,9 @@ METHODS = ("get", "post", "put", "patch", "delete")
 GENERATED = "<!-- Written by `make docs`; change the code, not this page. -->\n"
 
 
-def settings_page() -> str:
+def settings_page(channels: Mapping[str, Channel]) -> str:
     """Every setting, group by group."""
+    own = _channel_defaults(channels)
     lines = [
         "# Settings\n",
         GENERATED,
@@ -49,9 +52,27 @@ def settings_page() -> str:
         ]
         for name, field in group.model_fields.items():
             words = (field.description or "").replace("|", "\\|")
-            lines.append(f"| `{name.upper()}` | {_default(field)} | {words} |")
+            lines.append(f"| `{name.upper()}` | {own.get(name) or _default(field)} | {words} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _channel_defaults(channels: Mapping[str, Channel]) -> dict[str, str]:
+    """What stands in a channel's own code where its settings say nothing."""
+    defaults = {}
+    for name, channel in channels.items():
+        limits, prefix = channel.limits, name.lower()
+        per_second = limits.rate.per_second if limits.rate is not None else 0.0
+        defaults |= {
+            f"{prefix}_concurrency": f"`{limits.concurrency}`",
+            f"{prefix}_max_attempts": f"`{limits.retry.attempts}`",
+            f"{prefix}_retry_base_seconds": "`OUTBOX_RETRY_BASE_SECONDS`",
+            f"{prefix}_retry_max_seconds": "`OUTBOX_RETRY_MAX_SECONDS`",
+            f"{prefix}_at_most_once": f"`{str(limits.at_most_once).lower()}`",
+            f"{prefix}_timeout_seconds": f"`{limits.call_timeout - CALL_GRACE:g}`",
+            f"{prefix}_rate_per_second": f"`{per_second:g}`",
+        }
+    return defaults
 
 
 def _default(field: FieldInfo) -> str:
@@ -161,7 +182,7 @@ async def pages() -> dict[Path, str]:
     openapi = document(app, by_hand, create_schemas())
     where = ROOT / "docs" / "reference"
     return {
-        where / "settings.md": settings_page(),
+        where / "settings.md": settings_page(channels),
         where / "cli.md": cli_page(),
         where / "http-api.md": http_page(openapi),
         where / "metrics.md": metrics_page(watch.registry),
