@@ -13,6 +13,9 @@ from allim.relay.work import Content, Work
 RESCUES_BEFORE_DEAD = 5
 """A piece of work over which this many leases ran out is buried: it may be what kills relays."""
 
+LONGEST_FAULT_PAUSE_SECONDS = 600.0
+"""Our own faults end when we are mended, not when the other side is; snoozes count among them."""
+
 LONGEST_SNOOZE_SECONDS = 366 * 24 * 3600.0
 """A time that PostgreSQL cannot store would hold up its whole batch."""
 
@@ -81,4 +84,5 @@ def decide(
     if kind is OutcomeKind.UNKNOWN:
         return Settlement(work, outcome, Transition.SNOOZE, 0.0, code=outcome.code)
     faults = work.attempt_no - work.retry_count
-    return Settlement(work, outcome, Transition.SNOOZE, retry.delay(faults), code=outcome.code)
+    delay = min(retry.delay(faults), LONGEST_FAULT_PAUSE_SECONDS)
+    return Settlement(work, outcome, Transition.SNOOZE, delay, code=outcome.code)
