@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from allim.base.errors import DatabaseUnavailable, EmbeddedServerError
 from allim.base.settings import Environment
+from allim.base.tasks import cancel_and_wait
 from allim.composition.settings import DatabaseSettings
 from allim.database.embedded import EmbeddedServer, EmbeddedSettings
 from allim.database.embedded.postmaster import Postmaster
@@ -93,8 +94,7 @@ async def connected(store: Store, environment: Environment, name: str) -> AsyncI
             yield database
     finally:
         if watch is not None:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
+            await cancel_and_wait(watch)
 
 
 async def _keep_up(store: Store) -> None:

@@ -18,6 +18,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from allim.base.ids import uuid7
+from allim.base.tasks import cancel_and_wait
 from allim.database.pool import Database
 
 log = logging.getLogger("allim.database.wakes")
@@ -50,8 +51,7 @@ class Waker:
 
     async def __aexit__(self, *_exc: object) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel_and_wait(self._task)
 
     def wake(self, lanes: Collection[str]) -> None:
         """Have these lanes woken; returns at once. Used from the event loop only."""
@@ -116,8 +116,7 @@ class Listener:
 
     async def __aexit__(self, *_exc: object) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel_and_wait(self._task)
 
     async def _run(self) -> None:
         pause = RECONNECT_SECONDS

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from allim.base.clock import SYSTEM_CLOCK, Clock
 from allim.base.errors import DatabaseUnavailable
+from allim.base.tasks import cancel_and_wait
 from allim.relay.box import Backlog, Box
 
 log = logging.getLogger("allim.relay")
@@ -38,8 +39,7 @@ class BacklogFigures(Collector):
 
     async def __aexit__(self, *_exc: object) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel_and_wait(self._task)
 
     async def read(self) -> None:
         """Read the figures; where the database is gone there are none rather than old ones."""

@@ -10,6 +10,7 @@ from typing import Generic
 
 from allim.base.clock import SYSTEM_CLOCK, Clock
 from allim.base.errors import DatabaseUnavailable
+from allim.base.tasks import cancel_and_wait
 from allim.relay.box import Box
 from allim.relay.dispatch import Dispatch
 from allim.relay.heartbeat import Heartbeat
@@ -90,7 +91,7 @@ class LaneRunner(Generic[Content]):
             await self.dispatch.stop(self._limits.grace)
             self._settler.close()
             await asyncio.wait([settling], timeout=max(deadline - self._clock(), 2.0))
-            settling.cancel()
+            await cancel_and_wait(settling)
 
     def stop(self) -> None:
         """Claim no more; `run` ends when what is in flight has ended, or the grace is over."""

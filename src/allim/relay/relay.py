@@ -12,6 +12,7 @@ from typing import Generic
 from allim.base.clock import SYSTEM_CLOCK, Clock
 from allim.base.errors import ConfigurationError, DatabaseUnavailable
 from allim.base.ids import uuid7
+from allim.base.tasks import cancel_and_wait
 from allim.relay.box import Box
 from allim.relay.heartbeat import Heartbeat
 from allim.relay.lane import Lane, LaneRunner
@@ -80,9 +81,7 @@ class Relay(Generic[Content]):
         try:
             await self._run_lanes()
         finally:
-            for chore in chores:
-                chore.cancel()
-            await asyncio.gather(*chores, return_exceptions=True)
+            await cancel_and_wait(*chores)
             await asyncio.to_thread(self._heartbeat.stop)
             log.info("relay %s has stopped", self.worker)
 
