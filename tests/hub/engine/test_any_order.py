@@ -111,6 +111,7 @@ class Known:
     expires: bool = False
     retry_count: int = 0
     deaths: int = 0
+    cancelled_under_way: bool = False
     attempts: list[Attempt] = field(default_factory=list)
 
 
@@ -286,6 +287,10 @@ class Deliveries(RuleBasedStateMachine):
 
     def _settled(self, known: Known, settlement: Settlement[Message]) -> None:
         known.status = DeliveryStatus(STATUS_AFTER[settlement.transition])
+        if known.attempts[-1].receipt == "DELIVERED":
+            known.status = DeliveryStatus.SUCCESS
+        elif known.cancelled_under_way and settlement.delay is not None:
+            known.status = DeliveryStatus.CANCELED
         known.held = None
         known.retry_count += settlement.spent
         known.timed = settlement.delay is not None
@@ -441,6 +446,8 @@ class Deliveries(RuleBasedStateMachine):
         self.canceled.add(notification)
         for known in waiting:
             known.status, known.timed = DeliveryStatus.CANCELED, False
+        for known in members:
+            known.cancelled_under_way = known.status is PROCESSING
 
     @rule(pick=st.integers(0, 50), anything=st.booleans())
     def retry(self, pick: int, anything: bool) -> None:
