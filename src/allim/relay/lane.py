@@ -119,7 +119,7 @@ class LaneRunner(Generic[Content]):
         return rescued
 
     async def _claim_until_stopped(self) -> None:
-        pause = self._limits.poll_min
+        pause, woken = self._limits.poll_min, False
         while not self._stopping.is_set():
             limit = min(await self._room_to_claim(), self._limits.claim_batch)
             if limit == 0:
@@ -146,11 +146,13 @@ class LaneRunner(Generic[Content]):
             if claim.works:
                 self._observer.claimed(self.name, len(claim.works))
                 self._begin(claim.works, claim.refused)
-                pause = self._limits.poll_min
+                if not woken:
+                    # Found by polling: whoever wrote it sends no wakes, so poll closely.
+                    pause = self._limits.poll_min
             if claim.look_again or len(claim.works) >= limit:
                 await asyncio.sleep(0)  # lets the sends begin before the next claim
                 continue
-            pause = await self._idle(pause)
+            pause, woken = await self._idle(pause)
 
     async def _room_to_claim(self) -> int:
         """How much may be claimed now; 0 after waiting for room, or for a closed target."""
@@ -167,8 +169,11 @@ class LaneRunner(Generic[Content]):
             return 0
         return room
 
-    async def _idle(self, pause: float) -> float:
-        """Wait for a wake, for the next timed work or for the next poll; the pause after that."""
+    async def _idle(self, pause: float) -> tuple[float, bool]:
+        """Wait for a wake, for the next timed work or for the next poll.
+
+        Answers the pause of the next wait, and whether this one ended with a wake.
+        """
         try:
             due = await self._box.next_due(self.name)
         except DatabaseUnavailable:
@@ -181,9 +186,9 @@ class LaneRunner(Generic[Content]):
             # Due just now, or locked by somebody: soon again, but no busy loop.
             wait = min(pause, self._limits.poll_min)
         if await self._wait(self._woken, wait):
-            return self._limits.poll_min
+            return pause, True
         longest = self._limits.poll_max if self._wake.listening else self._limits.poll_max_deaf
-        return min(pause * 2, longest)
+        return min(pause * 2, longest), False
 
     async def _rest(self, pause: float) -> float:
         await self._wait(self._stopping, pause)
