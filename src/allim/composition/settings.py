@@ -42,10 +42,13 @@ class RelaySettings(SettingsGroup):
         " dies, its work is taken over after this.",
     )
     delivery_claim_batch: int = Field(
-        500, ge=1, le=5000, description="The most deliveries that one claim takes."
+        500, ge=2, le=5000, description="The most deliveries that one claim takes."
     )
     delivery_poll_min_seconds: float = Field(
-        0.05, gt=0, le=60, description="How soon an idle relay looks again after work was done."
+        0.05,
+        gt=0,
+        le=60,
+        description="How soon an idle relay looks again after work it found by looking.",
     )
     delivery_poll_max_seconds: float = Field(
         5.0, gt=0, le=600, description="The longest that an idle relay waits; wakes cut it short."
