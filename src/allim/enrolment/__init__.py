@@ -1,0 +1,1 @@
+"""Enrolment sync: reads an LMS, finds every change, and has operators told of it."""

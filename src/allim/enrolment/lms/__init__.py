@@ -1,0 +1,1 @@
+"""The learning management systems that enrolments are read from, behind one protocol."""
