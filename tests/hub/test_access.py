@@ -10,6 +10,7 @@ import pytest
 
 from allim.base.errors import ConfigurationError
 from allim.base.settings import Environment
+from allim.database.migrate import migrations
 from allim.database.pool import Database
 from allim.web.access import AccessScope, Principal, refuse_open_bind
 from allim.web.keys import create_key, keys_exist, list_keys, read_keys, revoke_key
@@ -71,7 +72,8 @@ async def test_once_a_key_exists_every_route_needs_one(guarded: Api, database: D
 
 async def test_health_needs_no_key(guarded: Api) -> None:
     assert (await guarded.get("/health/live")).status == 200
-    assert (await guarded.get("/health/ready")).json == {"status": "ready", "schema": 1}
+    newest = migrations()[-1].number
+    assert (await guarded.get("/health/ready")).json == {"status": "ready", "schema": newest}
 
 
 async def test_a_missing_scope_is_named(guarded: Api) -> None:
@@ -116,6 +118,12 @@ async def test_a_tenants_key_sees_and_sends_for_its_tenant_only(
         guarded, TENANT, "POST", "/notifications", json={**NOTIFICATION, "tenant_id": 6}
     )
     assert refused.json["errors"][0]["code"] == "tenant_mismatch"
+
+
+async def test_a_tenants_key_sees_nothing_of_all_tenants(guarded: Api) -> None:
+    answer = await as_(guarded, TENANT, "GET", "/metrics")
+
+    assert (answer.status, answer.json["code"]) == (403, "tenant_key")
 
 
 async def test_a_tenants_endpoints_are_its_own(guarded: Api) -> None:

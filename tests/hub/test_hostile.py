@@ -207,6 +207,12 @@ async def test_only_json_is_read(api: Api) -> None:
             assert (answer.status, problem(answer)["code"]) == (415, "not_json")
 
 
+async def test_no_body_is_told_what_is_missing(api: Api) -> None:
+    answer = await api.post("/deliveries/1/discard")
+
+    assert (answer.status, problem(answer)["errors"][0]["code"]) == (422, "missing")
+
+
 async def test_a_large_body_is_refused_before_it_is_read(api: Api) -> None:
     head = (
         b"POST /notifications HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

@@ -13,6 +13,7 @@ from allim.base.errors import NotFound
 from allim.cli.start import start
 
 if TYPE_CHECKING:
+    from allim.base.settings import Environment
     from allim.database.pool import Database
 
 app = typer.Typer(help="API keys.", no_args_is_help=True, rich_markup_mode="markdown")
@@ -45,12 +46,20 @@ def create(
     `allim key create shop --scope send`
     """
     from allim.web.access import AccessScope
-    from allim.web.keys import create_key
+    from allim.web.keys import create_key, keys_exist
 
     scopes = [AccessScope(one.value) for one in scope or (Scope.SEND, Scope.READ)]
-    token = _with_database(lambda database: create_key(database, name, scopes, tenant_id=tenant))
+
+    async def make(database: Database, environment: Environment) -> tuple[str, bool]:
+        is_first = not await keys_exist(database, environment)
+        return await create_key(database, name, scopes, tenant_id=tenant), is_first
+
+    token, is_first = _with_database(make)
     typer.echo(token)
-    typer.echo("From now on every request needs a key:  Authorization: Bearer <token>", err=True)
+    if is_first:
+        typer.echo(
+            "From now on every request needs a key:  Authorization: Bearer <token>", err=True
+        )
 
 
 @app.command("list")
@@ -58,7 +67,7 @@ def list_() -> None:
     """List the keys of the database, without their tokens."""
     from allim.web.keys import StoredKey, list_keys
 
-    keys: Sequence[StoredKey] = _with_database(list_keys)
+    keys: Sequence[StoredKey] = _with_database(lambda database, _: list_keys(database))
     if not keys:
         typer.echo("no keys: requests are answered without one, on loopback addresses only")
     for key in keys:
@@ -77,12 +86,12 @@ def revoke(
     """Revoke a key; running processes notice within seconds."""
     from allim.web.keys import revoke_key
 
-    if not _with_database(lambda database: revoke_key(database, identity)):
+    if not _with_database(lambda database, _: revoke_key(database, identity)):
         raise NotFound("key_not_found", f"there is no valid key {identity}")
     typer.echo(f"revoked {identity}")
 
 
-def _with_database(use: Callable[[Database], Awaitable[Answer]]) -> Answer:
+def _with_database(use: Callable[[Database, Environment], Awaitable[Answer]]) -> Answer:
     environment, _ = start(quiet=True)
     from allim.composition.opening import connected, open_store
 
@@ -90,6 +99,6 @@ def _with_database(use: Callable[[Database], Awaitable[Answer]]) -> Answer:
 
         async def run() -> Answer:
             async with connected(store, environment, "allim key") as database:
-                return await use(database)
+                return await use(database, environment)
 
         return asyncio.run(run())

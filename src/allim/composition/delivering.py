@@ -148,5 +148,5 @@ def _policy(name: str, ways: Ways) -> ChannelPolicy[Message] | None:
     """The rules of one lane that are neither the engine's nor the channel's."""
     policies: list[ChannelPolicy[Message]] = []
     if ways.channels[name].recipient_kind in CAN_BE_GONE:
-        policies.append(DisabledTargets(ways.endpoints))
+        policies.append(DisabledTargets(ways.endpoints, ways.channels[name].target))
     return combine(policies)

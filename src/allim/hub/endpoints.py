@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
@@ -23,8 +23,6 @@ from allim.relay.work import Work
 SQL = Statements.load("allim.hub", "endpoints.sql")
 
 SIGNED_CHANNEL = "WEBHOOK"
-DEFAULT_TARGET = "default"
-"""Stands for the target of a channel's own settings, where a delivery names none."""
 CACHE_SECONDS = 3.0
 _CACHED = 10_000
 _SECRET_BYTES = 32
@@ -148,15 +146,17 @@ class DisabledTargets(OpenPolicy):
     """The channel policy that keeps work from targets that said they are gone.
 
     Such work becomes a dead letter (``endpoint_disabled``): visible, and to be sent
-    again once the endpoint is enabled.
+    again once the endpoint is enabled. `name_of` names the target of a delivery whose URL stands
+    in the channel's settings: another URL there is another target, and is called.
     """
 
-    def __init__(self, book: EndpointBook) -> None:
+    def __init__(self, book: EndpointBook, name_of: Callable[[Message], str]) -> None:
         self._book = book
+        self._name_of = name_of
 
     async def guard(self, batch: Sequence[Work[Message]]) -> Mapping[int, Outcome]:
         """Refuse what would go to a disabled target."""
-        targets = {work.id: target_of(work.content) for work in batch}
+        targets = {work.id: self._target(work.content) for work in batch}
         known = await self._book.look_up(targets.values())
         return {
             identity: Outcome.refused(
@@ -174,7 +174,7 @@ class DisabledTargets(OpenPolicy):
     async def on_settle(self, tx: Connection, settled: Sequence[Settlement[Message]]) -> None:
         """Disable the targets that said they are gone."""
         gone = {
-            target_of(settlement.work.content): settlement.outcome
+            self._target(settlement.work.content): settlement.outcome
             for settlement in settled
             if settlement.outcome.disable_target
         }
@@ -185,12 +185,11 @@ class DisabledTargets(OpenPolicy):
         await tx.execute(SQL["disable"], {**_columns(list(gone)), "reasons": cleaned})
         self._book.forget(gone)
 
-
-def target_of(message: Message) -> Target:
-    """The target of a message. That of the channel's own settings is all tenants'."""
-    if message.recipient is None:
-        return (None, message.channel, DEFAULT_TARGET)
-    return (message.tenant_id, message.channel, message.recipient)
+    def _target(self, message: Message) -> Target:
+        """The target of a message. One of the channel's own settings is all tenants'."""
+        if message.recipient is None or "://" not in message.recipient:
+            return (None, message.channel, self._name_of(message))
+        return (message.tenant_id, message.channel, message.recipient)
 
 
 def new_secret() -> str:

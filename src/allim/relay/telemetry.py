@@ -129,7 +129,7 @@ class RelayTelemetry(Collector):
     def rescued(self, lane: str, count: int) -> None:
         """Count, and say so: a relay died or was cut off."""
         self._rescued[lane] += count
-        log.warning("%d leases of %s had run out; their work was taken over", count, lane)
+        log.warning("leases of %s that had run out, their work taken over: %d", lane, count)
 
     def expired(self, count: int) -> None:
         """Count."""

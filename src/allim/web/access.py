@@ -103,12 +103,19 @@ def principal_of(connection: HTTPConnection) -> Principal:
     return principal
 
 
-def requires(scope: AccessScope) -> Callable[[HTTPConnection], Awaitable[Principal]]:
-    """A FastAPI dependency: the principal, who must have `scope`."""
+def requires(
+    scope: AccessScope, *, every_tenant: bool = False
+) -> Callable[[HTTPConnection], Awaitable[Principal]]:
+    """A FastAPI dependency: the principal, who must have `scope`.
+
+    `every_tenant` is for what is not divided by tenants: a key of one tenant may not see it.
+    """
 
     async def check(connection: HTTPConnection) -> Principal:
         principal = principal_of(connection)
         principal.require(scope)
+        if every_tenant and principal.tenant_id is not None:
+            raise Forbidden("tenant_key", "this key is for one tenant, and this for all of them")
         return principal
 
     return check

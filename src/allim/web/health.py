@@ -48,7 +48,7 @@ def metrics_route(registry: CollectorRegistry) -> APIRouter:
     @router.get(
         "/metrics",
         summary="Metrics for Prometheus",
-        dependencies=[Depends(requires(AccessScope.READ))],
+        dependencies=[Depends(requires(AccessScope.READ, every_tenant=True))],
         response_class=Response,
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
