@@ -28,7 +28,10 @@ class DatabaseSettings(SettingsGroup):
         " PostgreSQL of its own under ALLIM_HOME.",
     )
     allim_database_connections: int = Field(
-        16, ge=4, le=1000, description="The most connections that one process opens in each of its two pools."
+        16,
+        ge=4,
+        le=1000,
+        description="The most connections that one process opens in each of its two pools.",
     )
 
 
