@@ -10,12 +10,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from allim.base.errors import Overloaded
+from allim.base.errors import Conflict, Overloaded
 from allim.channels.channel import Channel
 from allim.database.pool import Database
 from allim.hub.coalescer import Coalescer, CoalescerLimits
 from allim.hub.creation import Created, prepare
 from allim.hub.model import NotificationRequest
+from allim.hub.service import Hub
 from tests.hub.conftest import NOTIFICATION, Api, Start, count
 
 
@@ -282,3 +283,41 @@ async def test_more_than_may_wait_is_turned_away_and_the_rest_is_stored(
     assert await count(database, "notification") == 3
     with pytest.raises(Overloaded):
         await coalescer.store(prepare(request, channels))
+
+
+async def test_a_key_in_somebodys_open_transaction_holds_up_nobody_else(
+    database: Database, database_url: str, channels: Mapping[str, Channel]
+) -> None:
+    request = NotificationRequest.model_validate(NOTIFICATION, strict=False)
+    limits = CoalescerLimits(connections=1, stuck=0.05, patience=30.0)
+    coalescer = Coalescer(database, limits=limits)
+    hub = Hub(channels)
+    with psycopg.connect(database_url) as other:
+        theirs = hub.notify(other, **NOTIFICATION, idempotency_key="taken")
+        ours = asyncio.create_task(
+            coalescer.store(prepare(request, channels, idempotency_key="taken"))
+        )
+        rest = await asyncio.gather(*(coalescer.store(prepare(request, channels)) for _ in "abc"))
+        assert all(not each.replayed for each in rest)
+        assert not ours.done()
+        other.commit()
+
+    assert (await ours).replayed
+    assert (await ours).id == theirs.id
+    await coalescer.close()
+
+
+async def test_a_key_that_stays_in_an_open_transaction_is_a_conflict(
+    database: Database, database_url: str, channels: Mapping[str, Channel]
+) -> None:
+    request = NotificationRequest.model_validate(NOTIFICATION, strict=False)
+    coalescer = Coalescer(database, limits=CoalescerLimits(stuck=0.05, patience=0.05))
+    with psycopg.connect(database_url) as other:
+        Hub(channels).notify(other, **NOTIFICATION, idempotency_key="taken")
+        with pytest.raises(Conflict, match="open transaction"):
+            await coalescer.store(prepare(request, channels, idempotency_key="taken"))
+        other.rollback()
+
+    stored = await coalescer.store(prepare(request, channels, idempotency_key="taken"))
+    await coalescer.close()
+    assert not stored.replayed

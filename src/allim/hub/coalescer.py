@@ -15,6 +15,7 @@ import psycopg
 
 from allim.base.errors import (
     AllimError,
+    Conflict,
     DatabaseUnavailable,
     FieldProblem,
     IdempotencyMismatch,
@@ -38,13 +39,21 @@ deadlocks, limits. Alone, each of the others may well be stored."""
 
 @dataclass(frozen=True, slots=True)
 class CoalescerLimits:
-    """How much may wait and how much goes together. Sizes are bytes of serialised rows."""
+    """How much may wait and how much goes together. Sizes are bytes of serialised rows.
+
+    A batch that takes longer than `stuck` seconds waits for somebody's open transaction, which
+    holds a key of it: those with keys then wait apart, each for `patience` seconds at most.
+    """
 
     connections: int = 2
     batch: int = 500
     batch_bytes: int = 4 * 1024 * 1024
     waiting: int = 5000
     waiting_bytes: int = 64 * 1024 * 1024
+    stuck: float = 2.0
+    patience: float = 10.0
+    apart: int = 4
+    """How many may wait apart at a time."""
 
 
 @dataclass(slots=True)
@@ -78,6 +87,8 @@ class Coalescer:
         self._bytes = 0
         self._idle: deque[asyncio.Future[None]] = deque()
         self._writers: list[asyncio.Task[None]] = []
+        self._apart: set[asyncio.Task[None]] = set()
+        self._places_apart = asyncio.Semaphore(self._limits.apart)
         self._closing = False
 
     async def store(self, prepared: Prepared) -> Created:
@@ -112,6 +123,7 @@ class Coalescer:
             self._wake_one()
         await asyncio.gather(*self._writers)
         self._writers = []
+        await asyncio.gather(*self._apart)
 
     def _wake_one(self) -> None:
         while self._idle:
@@ -196,8 +208,16 @@ class Coalescer:
     async def _store(self, connection: Connection, batch: Sequence[_Waiting]) -> None:
         if not batch:
             return
+        can_be_stuck = any(waiting.prepared.has_keys for waiting in batch)
         try:
-            results = await _drive(connection, [waiting.prepared for waiting in batch])
+            async with asyncio.timeout(self._limits.stuck if can_be_stuck else None):
+                results = await _drive(connection, [waiting.prepared for waiting in batch])
+        except TimeoutError:
+            self._set_apart([waiting for waiting in batch if waiting.prepared.has_keys])
+            await self._store(
+                connection, [waiting for waiting in batch if not waiting.prepared.has_keys]
+            )
+            return
         except psycopg.Error as error:
             if (error.sqlstate or "")[:2] not in _ITS_OWN_FAULT:
                 raise
@@ -210,6 +230,11 @@ class Coalescer:
             else:
                 batch[0].answer(await self._fault(connection, batch[0].prepared, error))
             return
+        self._answer(batch, results)
+
+    def _answer(
+        self, batch: Sequence[_Waiting], results: Sequence[Created | IdempotencyMismatch]
+    ) -> None:
         lanes: set[str] = set()
         for waiting, result in zip(batch, results, strict=True):
             if isinstance(result, Created) and not result.replayed:
@@ -217,6 +242,31 @@ class Coalescer:
             waiting.answer(result)
         if lanes:
             self._on_commit(lanes)
+
+    def _set_apart(self, batch: Sequence[_Waiting]) -> None:
+        """Let these wait on connections of their own, and nobody for them."""
+        for waiting in batch:
+            task = asyncio.create_task(self._store_apart(waiting))
+            self._apart.add(task)
+            task.add_done_callback(self._apart.discard)
+
+    async def _store_apart(self, waiting: _Waiting) -> None:
+        try:
+            async with (
+                asyncio.timeout(self._limits.patience),
+                self._places_apart,
+                self._database.connection() as connection,
+            ):
+                try:
+                    self._answer([waiting], await _drive(connection, [waiting.prepared]))
+                except psycopg.Error as error:
+                    if (error.sqlstate or "")[:2] not in _ITS_OWN_FAULT:
+                        raise
+                    waiting.answer(await self._fault(connection, waiting.prepared, error))
+        except TimeoutError:
+            waiting.answer(Conflict("in_flight", "an open transaction holds a key of this request"))
+        except Exception as error:  # The boundary of this one request, as in the writer.
+            waiting.answer(_unexpected(error))
 
     async def _fault(
         self, connection: Connection, prepared: Prepared, error: psycopg.Error

@@ -67,6 +67,11 @@ class Prepared:
     row: bytes
     lanes: frozenset[str] = field(default_factory=frozenset)
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether it holds anything unique that somebody else's open transaction may hold too."""
+        return self.idempotency_key is not None or any("row_key" in e for e in self.entries)
+
     def row_keys(self) -> Ask:
         """Asks which of its row keys are taken."""
         wanted = [
