@@ -20,7 +20,8 @@ from allim.testing.boxes import (
     Entry,
 )
 from allim.testing.clock import HandClock
-from allim.testing.memory_box import MemoryBox, MemoryDelivery
+from allim.testing.memory_box import MemoryBox
+from allim.testing.memory_delivery import MemoryDelivery
 
 
 class MemoryHarness(BoxHarness):

@@ -13,7 +13,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -31,69 +31,21 @@ from allim.hub.settling import (
 )
 from allim.hub.status import DeliveryStatus, Step
 from allim.relay.box import Backlog, Claim, LeaseKeeper
-from allim.relay.outcomes import RESPONSE_LIMIT, Outcome, OutcomeKind
+from allim.relay.outcomes import RESPONSE_LIMIT, Outcome
 from allim.relay.policy import ChannelPolicy
 from allim.relay.rates import RESERVED
 from allim.relay.settlement import Settlement, Transition
 from allim.relay.work import Work
-
-WAITING = frozenset({DeliveryStatus.PENDING, DeliveryStatus.FAILED})
-REPLAYABLE = frozenset({DeliveryStatus.DEAD, DeliveryStatus.SKIPPED, DeliveryStatus.HELD})
-RESERVED_SECONDS = 5.0
-
-Entry = Mapping[str, Any]
-"""A delivery that follows another: `channel`, and what it does not inherit from its parent."""
-
-
-@dataclass(slots=True)
-class MemoryAttempt:
-    """One attempt on record; `finished_at` is None while it is under way."""
-
-    attempt_no: int
-    started_at: float
-    worker: str
-    finished_at: float | None = None
-    outcome: OutcomeKind | None = None
-    error_code: str | None = None
-    error: str | None = None
-    http_status: int | None = None
-    response: str | None = None
-    provider_id: str | None = None
-    receipt_status: str | None = None
-
-
-@dataclass(slots=True)
-class MemoryDelivery:
-    """One delivery; the names are those of the columns in PostgreSQL."""
-
-    id: int
-    message: Message
-    priority: int
-    max_attempts: int
-    then_steps: Sequence[Entry] = ()
-    fallback_steps: Sequence[Entry] = ()
-    step: Step = Step.ROOT
-    parent_id: int | None = None
-    status: DeliveryStatus = DeliveryStatus.PENDING
-    attempts: int = 0
-    retry_count: int = 0
-    rescue_count: int = 0
-    next_retry_at: float | None = None
-    expires_at: float | None = None
-    claim_token: str | None = None
-    lease_until: float | None = None
-    last_error: str | None = None
-    error_code: str | None = None
-    provider_id: str | None = None
-    provider_message_id: str | None = None
-    receipt_status: str | None = None
-    superseded_by: int | None = None
-    attempt_log: list[MemoryAttempt] = field(default_factory=list)
-
-    @property
-    def channel(self) -> str:
-        """The lane it is in."""
-        return self.message.channel
+from allim.testing.memory_delivery import (
+    REPLAYABLE,
+    RESERVED_SECONDS,
+    WAITING,
+    Entry,
+    MemoryAttempt,
+    MemoryDelivery,
+    is_past,
+    row_key_of,
+)
 
 
 class MemoryBox:
@@ -315,7 +267,7 @@ class MemoryBox:
             past = [
                 delivery
                 for delivery in self.deliveries.values()
-                if delivery.status in WAITING and _is_past(delivery, now)
+                if delivery.status in WAITING and is_past(delivery, now)
             ]
             for delivery in past:
                 delivery.status, delivery.next_retry_at = DeliveryStatus.EXPIRED, None
@@ -331,7 +283,7 @@ class MemoryBox:
             if delivery.channel == lane
             and delivery.status in WAITING
             and delivery.next_retry_at is not None
-            and not _is_past(delivery, now)
+            and not is_past(delivery, now)
         ]
         return max(min(times) - now, 0.0) if times else None
 
@@ -370,7 +322,7 @@ class MemoryBox:
         for delivery in self.deliveries.values():
             if delivery.channel != lane or delivery.status not in WAITING:
                 continue
-            if _is_past(delivery, now):
+            if is_past(delivery, now):
                 continue
             if delivery.next_retry_at is None:
                 fresh.append((delivery.priority, delivery.id, delivery))
@@ -492,7 +444,7 @@ class MemoryBox:
 
     def _store(self, delivery: MemoryDelivery) -> bool:
         """Store a new delivery; False where its row key is taken."""
-        if (key := _row_key(delivery)) is not None:
+        if (key := row_key_of(delivery)) is not None:
             if key in self._row_keys:
                 return False
             self._row_keys.add(key)
@@ -517,7 +469,7 @@ class MemoryBox:
         self.deliveries.update(saved)
         for child in born:
             del self.deliveries[child.id]
-            self._row_keys.discard(_row_key(child) or ("", "", None))
+            self._row_keys.discard(row_key_of(child) or ("", "", None))
 
     def _tell(self, born: Sequence[MemoryDelivery]) -> None:
         if born:
@@ -533,14 +485,3 @@ class _MemoryLeaseKeeper:
 
     def close(self) -> None:
         pass
-
-
-def _is_past(delivery: MemoryDelivery, now: float) -> bool:
-    return delivery.expires_at is not None and delivery.expires_at <= now
-
-
-def _row_key(delivery: MemoryDelivery) -> tuple[str, str, int | None] | None:
-    message = delivery.message
-    if message.row_key is None:
-        return None
-    return message.channel, message.row_key, message.tenant_id
