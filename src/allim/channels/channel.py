@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 from allim.base.errors import FieldProblem
@@ -21,6 +21,8 @@ class RecipientKind(StrEnum):
     PHONE = "phone"
     URL = "url"
     SLACK_WEBHOOK = "slack_webhook"
+    SHEET = "sheet"
+    KAKAO = "kakao"
     ANY = "any"
 
 
@@ -97,6 +99,14 @@ class Channel(Sender[Message], Protocol):
         """Try the connection without sending anything; what is wrong, or None."""
 
 
+@runtime_checkable
+class FillsIn(Protocol):
+    """A channel that knows better than nothing where a caller names no recipient or template."""
+
+    def fill_in(self, draft: Draft) -> Draft:
+        """The draft with the operator's defaults in it; stored so when the delivery is made."""
+
+
 class MakeChannel(Protocol):
     """Makes a channel from the environment; may raise ConfigurationError."""
 
@@ -128,6 +138,11 @@ class OutgoingHttp(Protocol):
         `trusted` is for URLs from the operator's own settings; any other passes the SSRF
         guard. Raises `HttpFailure` (see `channels/http.py`) when no answer came.
         """
+
+    async def get(
+        self, url: str, *, headers: Mapping[str, str], timeout: float, trusted: bool
+    ) -> HttpAnswer:
+        """GET in the same way."""
 
     def check_url(self, url: str) -> str | None:
         """What speaks against calling a caller's URL, without looking up its name; or None."""

@@ -12,16 +12,13 @@ is gone.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import structlog
 from pydantic import Field, SecretStr, field_validator
-from yarl import URL
 
 from allim.base.errors import FieldProblem
 from allim.base.settings import Environment, SettingsGroup
@@ -34,6 +31,7 @@ from allim.channels.channel import (
     Message,
     RecipientKind,
 )
+from allim.channels.hooks import checked_url, require_url, target_of
 from allim.channels.http import HttpFailure
 from allim.channels.json_bytes import json_bytes
 from allim.channels.sending import Sending, sending
@@ -66,9 +64,7 @@ class SlackSettings(SettingsGroup):
     @field_validator("slack_webhook_url")
     @classmethod
     def _is_url(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            _require_url(value.get_secret_value())
-        return value
+        return checked_url(value)
 
     @field_validator("slack_webhooks")
     @classmethod
@@ -76,7 +72,7 @@ class SlackSettings(SettingsGroup):
         for name, url in _named(value):
             if not name or "/" in name:
                 raise ValueError("must be name=url, parted by commas")
-            _require_url(url)
+            require_url(url)
         return value
 
     def by_name(self) -> dict[str | None, str]:
@@ -127,7 +123,7 @@ class SlackChannel:
     def target(self, content: Message) -> str:
         """The host, and a hash that tells webhooks apart without telling what they are."""
         url = self._url(content.recipient)
-        return _target(url) if url else "slack:not_configured"
+        return target_of(url) if url else "slack:not_configured"
 
     async def send(
         self, batch: Sequence[Work[Message]], record: RecordProviderId[Message]
@@ -187,7 +183,7 @@ class SlackChannel:
             return retry_of_answer(answer)
         word = _word(answer)
         if status in GONE:
-            log.error("slack_webhook_gone", target=_target(url), status=status, reason=word)
+            log.error("slack_webhook_gone", target=target_of(url), status=status, reason=word)
         return Outcome.refused(
             word or f"http_{status}",
             f"Slack answered {status}" + (f" {word}" if word else ""),
@@ -291,20 +287,6 @@ def _word(answer: HttpAnswer) -> str | None:
     """Slack's word for what is wrong (``no_service``), where the body is one."""
     word = answer.body.strip()
     return word if ERROR_WORD.fullmatch(word) else None
-
-
-@lru_cache(maxsize=4096)
-def _target(url: str) -> str:
-    try:
-        host = URL(url).raw_host
-    except ValueError:
-        host = None
-    return f"{host or 'invalid'}#{hashlib.sha256(url.encode('utf-8', 'replace')).hexdigest()[:8]}"
-
-
-def _require_url(url: str) -> None:
-    if not url.startswith(("https://", "http://")):
-        raise ValueError("a webhook's URL must begin with https:// or http://")
 
 
 def _named(webhooks: SecretStr | None) -> list[tuple[str, str]]:

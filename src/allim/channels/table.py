@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from allim.channels import email, log, slack, webhook
+from allim.channels import email, kakao, log, sheet, slack, webhook
 from allim.channels.channel import ChannelEntry
 
 CHANNELS: tuple[ChannelEntry, ...] = (
     ChannelEntry(email.NAME, email.make, email.EmailSettings),
     ChannelEntry(slack.NAME, slack.make, slack.SlackSettings),
+    ChannelEntry(sheet.NAME, sheet.make, sheet.SheetSettings),
+    ChannelEntry(kakao.NAME, kakao.make, kakao.KakaoSettings),
     ChannelEntry(webhook.NAME, webhook.make, webhook.WebhookSettings),
     ChannelEntry(log.NAME, log.make, None),
 )

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import to_json
 
 from allim.base.errors import FieldProblem, InvalidRequest
-from allim.channels.channel import Channel, Draft, RecipientKind
+from allim.channels.channel import Channel, Draft, FillsIn, RecipientKind
 from allim.hub.model import DELIVERIES_PER_BRANCH, DeliveryRequest, NotificationRequest
 
 RECIPIENT_BYTES = 2048
@@ -112,6 +113,8 @@ class _Resolution:
             self._problem(f"{place}/channel", "unknown_channel", f"must be one of: {known}")
             return {}
         own = self._complete(delivery, channel, parent)
+        if _fills_in(type(channel)):
+            own = self._filled_in(own)
         self._check(own, delivery, place)
         entry: Entry = {
             "channel": delivery.channel,
@@ -191,18 +194,31 @@ class _Resolution:
                 self._problem(
                     f"{place}/recipient", "too_long", f"has more than {RECIPIENT_BYTES} bytes"
                 )
-        draft = Draft(
+        for problem in own.channel.check(self._draft(own)):
+            self._problem(place + problem.place, problem.code, problem.message)
+
+    def _filled_in(self, own: _Inherited) -> _Inherited:
+        assert isinstance(own.channel, FillsIn)
+        draft = own.channel.fill_in(self._draft(own))
+        return replace(own, recipient=draft.recipient, template_code=draft.template_code)
+
+    def _draft(self, own: _Inherited) -> Draft:
+        return Draft(
             recipient=own.recipient,
             title=_first(own.title, self._request.title),
             message=_first(own.message, self._request.message),
             template_code=own.template_code,
             payload=own.payload or {},
         )
-        for problem in own.channel.check(draft):
-            self._problem(place + problem.place, problem.code, problem.message)
 
     def _problem(self, place: str, code: str, message: str) -> None:
         self.problems.append(FieldProblem(place, code, message))
+
+
+@lru_cache(maxsize=256)
+def _fills_in(kind: type[Channel]) -> bool:
+    """Asked of the class once: asking a protocol of every delivery would cost a microsecond."""
+    return issubclass(kind, FillsIn)
 
 
 def _agree(parent: Channel, child: Channel) -> bool:

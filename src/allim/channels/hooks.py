@@ -1,0 +1,81 @@
+"""The operator's own webhooks: URLs from the settings, and answers that say `ok` in JSON."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+from pydantic import SecretStr
+from pydantic_core import from_json
+from yarl import URL
+
+from allim.channels.channel import HttpAnswer
+from allim.relay.outcomes import Outcome
+
+SHOWN_ERROR = 500
+
+
+def require_url(url: str) -> None:
+    """Raise ValueError for what is no URL of a webhook."""
+    if not url.startswith(("https://", "http://")):
+        raise ValueError("a webhook's URL must begin with https:// or http://")
+
+
+def checked_url(url: SecretStr | None) -> SecretStr | None:
+    """The same setting; ValueError where it is no URL of a webhook."""
+    if url is not None:
+        require_url(url.get_secret_value())
+    return url
+
+
+@lru_cache(maxsize=4096)
+def target_of(url: str) -> str:
+    """The host, and a hash that tells webhooks apart without telling what they are."""
+    try:
+        host = URL(url).raw_host
+    except ValueError:
+        host = None
+    return f"{host or 'invalid'}#{hashlib.sha256(url.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a JSON object says that a webhook answered with; `ok` is None where it says nothing.
+
+    `retry` is False only where the other side says itself that another try is pointless.
+    """
+
+    ok: bool | None
+    error: str = ""
+    retry: bool = True
+    duplicate: bool = False
+
+    @classmethod
+    def of(cls, answer: HttpAnswer) -> Verdict | None:
+        """Read the body of an answer; None where it is no JSON object, or came in part only."""
+        if not answer.complete:
+            return None
+        try:
+            said = from_json(answer.body)
+        except ValueError:
+            return None
+        if not isinstance(said, dict):
+            return None
+        ok, error = said.get("ok"), said.get("error")
+        return cls(
+            ok if isinstance(ok, bool) else None,
+            str(error)[:SHOWN_ERROR] if error else "",
+            said.get("retry") is not False,
+            said.get("duplicate") is True,
+        )
+
+    def failure(self, answer: HttpAnswer) -> Outcome:
+        """What `"ok": false` means: another try, unless it says `"retry": false`.
+
+        A script's own failures are mostly passing ones (a lock, a quota), and trying once too
+        often costs less than a message that is lost.
+        """
+        detail = f"answered ok: false ({self.error})" if self.error else "answered ok: false"
+        make = Outcome.retry if self.retry else Outcome.refused
+        return make("not_ok", detail, http_status=answer.status, response=answer.body)
