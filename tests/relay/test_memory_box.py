@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from allim.base.clock import Clock
 from allim.channels.channel import Message
 from allim.hub.receipts import FinalReceipt, ReceiptResult
 from allim.relay.box import Box
@@ -31,6 +32,10 @@ class MemoryHarness(BoxHarness):
         self.clock = HandClock()
         self.memory = MemoryBox(clock=self.clock)
         self.box = self.memory
+
+    @property
+    def process_clock(self) -> Clock:
+        return self.clock
 
     def another(self) -> Box[Message]:
         return self.memory

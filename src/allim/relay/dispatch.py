@@ -86,13 +86,18 @@ class Dispatch(Generic[Content]):
                 # The sender's boundary, as in `_call`: nothing may be left claimed for ever.
                 log.exception("the sender of lane %s has no target for %d", self._lane, work.id)
                 self.settle([work], [Outcome.fault("internal_error", type(bug).__name__)])
-        for name, of_target in by_target.items():
-            target = self.targets[name]
+        for name in list(by_target):
+            of_target, target = by_target.pop(name), self.targets[name]
             if self._sending.rate is None:
                 for batch in _batches(of_target, self._sending.batch):
                     self._enqueue(target, batch)
-            else:
+                continue
+            try:
                 await self._send_in_line(target, of_target)
+            except asyncio.CancelledError:
+                for waiting in by_target.values():
+                    self.settle(waiting, [Outcome.released()])
+                raise
 
     async def reconcile(self, work: Work[Content]) -> None:
         """Ask the sender what became of a call whose end nobody saw, and settle that.
@@ -177,6 +182,10 @@ class Dispatch(Generic[Content]):
         key = f"{self._lane} {target.name}"
         try:
             waits = await self._rates.reserve(key, rate, len(batches))
+        except asyncio.CancelledError:
+            for batch in batches:
+                self.settle(batch, [Outcome.released()], target.name)
+            raise
         except DatabaseUnavailable as error:
             outcome = Outcome.fault("database_unavailable", str(error))
             for batch in batches:
@@ -203,7 +212,11 @@ class Dispatch(Generic[Content]):
     async def _enqueue_after(
         self, wait: float, target: Target[Content], batch: Sequence[Work[Content]]
     ) -> None:
-        await asyncio.sleep(wait)
+        try:
+            await asyncio.sleep(wait)
+        except asyncio.CancelledError:
+            self.settle(batch, [Outcome.released()], target.name)
+            raise
         self._enqueue(target, batch)
 
     def _enqueue(self, target: Target[Content], batch: Sequence[Work[Content]]) -> None:

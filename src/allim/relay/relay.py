@@ -15,7 +15,8 @@ from allim.base.ids import uuid7
 from allim.base.tasks import cancel_and_wait
 from allim.relay.box import Box
 from allim.relay.heartbeat import Heartbeat
-from allim.relay.lane import Lane, LaneRunner
+from allim.relay.lane import Lane
+from allim.relay.lane_runner import LaneRunner
 from allim.relay.limits import RelayLimits
 from allim.relay.observer import Observer, Silence
 from allim.relay.rates import LocalRates, RateKeeper

@@ -24,6 +24,7 @@ from allim.testing.boxes.harness import (
     complete_steps,
 )
 from allim.testing.boxes.leases import LeaseCases
+from allim.testing.boxes.passes import PassCases
 from allim.testing.boxes.policies import PolicyCases
 from allim.testing.boxes.receipts import ReceiptCases
 from allim.testing.boxes.settling import SettlingCases
@@ -47,6 +48,6 @@ __all__ = [
 
 
 class BoxConformance(
-    ClaimingCases, SettlingCases, LeaseCases, StepCases, ReceiptCases, PolicyCases
+    ClaimingCases, SettlingCases, LeaseCases, StepCases, ReceiptCases, PolicyCases, PassCases
 ):
     """Claiming, settling, rescuing and all that follows from it."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from allim.base.clock import SYSTEM_CLOCK, Clock
 from allim.channels.channel import Message
 from allim.hub.receipts import FinalReceipt, ReceiptResult
 from allim.hub.status import DeliveryStatus
@@ -71,6 +72,11 @@ class BoxHarness(ABC):
     """A box, and hands that reach what a relay cannot."""
 
     box: Box[Message]
+
+    @property
+    def process_clock(self) -> Clock:
+        """The clock that the deadlines of its work are told by."""
+        return SYSTEM_CLOCK
 
     @abstractmethod
     def another(self) -> Box[Message]:
