@@ -38,10 +38,12 @@ async def test_every_route_is_described_with_its_problems(api: Api) -> None:
         "GET /health/ready",
         "GET /metrics",
     }
-    for operations in document["paths"].values():
+    for path, operations in document["paths"].items():
+        # What refuses a job is in the documents' own shape.
+        kind = "application/json" if path.startswith("/jobs/") else PROBLEM
         for operation in operations.values():
             assert {"401", "403", "422", "503"} <= set(operation["responses"])
-            assert PROBLEM in operation["responses"]["422"]["content"]
+            assert kind in operation["responses"]["422"]["content"]
             assert operation["summary"]
 
 
@@ -79,6 +81,12 @@ async def test_no_request_that_the_document_allows_breaks_the_server(api: Api) -
     loop = asyncio.get_running_loop()
     results: list[Any] = list(schema.get_all_operations())
 
+    def hold_job(answer: Any) -> None:
+        # 503: no LMS is set up here.
+        assert answer.status_code in (200, 400, 413, 415, 422, 503), answer.text
+        assert answer.headers["content-type"] == ["application/json"]
+        assert answer.json()["ok"] is (answer.status_code == 200)
+
     def attack(operation: Any) -> None:
         @settings(
             max_examples=5,
@@ -92,6 +100,9 @@ async def test_no_request_that_the_document_allows_breaks_the_server(api: Api) -
         def hold(data: Any) -> None:
             case = data.draw(operation.as_strategy())
             answer = case.call()
+            if case.path.startswith("/jobs/"):
+                hold_job(answer)
+                return
             assert answer.status_code < 500, (case, answer.text)
             if answer.status_code >= 400:
                 assert answer.headers["content-type"] == [PROBLEM]

@@ -18,6 +18,9 @@ from allim.scheduler.jobs import JobEnded
 from allim.scheduler.model import ScheduleRequest
 from allim.scheduler.scheduler import Scheduler, SchedulerLimits
 from allim.scheduler.schedules import Schedules
+from tests.hub.conftest import api, channels, start_api
+
+__all__ = ["api", "channels", "start_api"]
 
 START = datetime(2026, 11, 21, 1, 0, 30, tzinfo=UTC)
 

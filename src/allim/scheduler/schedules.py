@@ -139,10 +139,13 @@ class Schedules:
     def _checked(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """The same with the job's parameters as it stores them; every problem at once."""
         problems: list[FieldProblem] = []
+        # One after the other, so that neither hides what is wrong with the other.
         try:
-            cron(wanted["cron"], wanted["timezone"])
+            cron(wanted["cron"], "UTC")
         except InvalidCron as error:
             problems.append(FieldProblem("/cron", "invalid_cron", str(error)))
+        try:
+            cron("* * * * *", wanted["timezone"])
         except InvalidTimezone as error:
             problems.append(FieldProblem("/timezone", "invalid_timezone", str(error)))
         kind = self._kinds.get(wanted["job"])

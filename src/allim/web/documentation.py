@@ -111,8 +111,17 @@ def _describe_problems(operation: dict[str, Any], path: str) -> None:
     if "{" in path:
         wanted["404"] = "There is no such thing"
     for status, description in wanted.items():
+        if status in responses and not _is_usual(responses[status]):
+            continue  # The route has a shape of its own for it.
         described = responses.get(status, {}).get("description")
         responses[status] = {
             "description": description if described in (None, "Validation Error") else described,
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
+
+
+def _is_usual(response: Mapping[str, Any]) -> bool:
+    """Whether this is only what FastAPI says of every route."""
+    content = response.get("content", {})
+    schema = content.get("application/json", {}).get("schema", {})
+    return not schema or schema.get("$ref", "").endswith("/HTTPValidationError")
