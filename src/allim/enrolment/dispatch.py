@@ -6,40 +6,22 @@ pass finds what that has left, which is mostly nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 from pydantic import BaseModel, Field
 
-from allim.base.settings import SettingsGroup
 from allim.channels.kakao import NAME as KAKAO
 from allim.channels.sheet import NAME as SHEET
 from allim.database.pool import Database
 from allim.database.statements import Statements
+from allim.enrolment.dispatch_settings import DispatchSettings
 from allim.hub.settling import array_literal
 from allim.relay.single_pass import PassFigures
 from allim.web.problems import Refused
 
 SQL = Statements.load("allim.enrolment", "dispatch.sql")
-BATCH_LIMIT = 500
-
-
-class DispatchSettings(SettingsGroup):
-    """How much one call of the dispatch endpoints sends."""
-
-    sheet_dispatch_batch_size: int = Field(
-        50,
-        ge=1,
-        le=BATCH_LIMIT,
-        description="Rows that one call of sheet-dispatch writes where it does not say.",
-    )
-    noti_dispatch_batch_size: int = Field(
-        50,
-        ge=1,
-        le=BATCH_LIMIT,
-        description="Notices that one call of notification-dispatch sends where it does not say.",
-    )
 
 
 class DispatchSummary(BaseModel):
@@ -60,11 +42,11 @@ class ChainSummary:
     notification: DispatchSummary
 
 
-class RunPass(Protocol):
-    """Makes one pass over a channel; see relay.single_pass."""
+RunPass: TypeAlias = Callable[[str, int], Awaitable[PassFigures]]
+"""Makes one pass over a channel, of as many deliveries as the number says; see relay.single_pass.
 
-    async def __call__(self, channel: str, limit: int) -> PassFigures:
-        """Claim up to `limit` deliveries, send them and settle all. Raises DatabaseUnavailable."""
+Raises DatabaseUnavailable.
+"""
 
 
 async def no_passes(channel: str, limit: int) -> PassFigures:

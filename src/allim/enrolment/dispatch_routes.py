@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
-from allim.enrolment.dispatch import BATCH_LIMIT, DispatchSummary, OutboxDispatch
+from allim.enrolment.dispatch import DispatchSummary, OutboxDispatch
+from allim.enrolment.dispatch_settings import BATCH_LIMIT
 from allim.enrolment.job_answers import JOB_REFUSALS, JobRoute
 from allim.web.access import AccessScope, requires
 from allim.web.bodies import only_json
