@@ -40,6 +40,7 @@ class Watch:
     ) -> None:
         self.registry = CollectorRegistry()
         self._writer = writer
+        self._observers: dict[str, RelayTelemetry] = {}
         self._backlog = BacklogFigures("delivery", DeliveryBox(database))
         self.registry.register(self._backlog)
         self.registry.register(_ChannelModes(channels))
@@ -47,10 +48,11 @@ class Watch:
         PlatformCollector(registry=self.registry)
 
     def observer(self, worker: str) -> Observer:
-        """An observer for a relay of this process."""
-        telemetry = RelayTelemetry(worker, self._writer)
-        self.registry.register(telemetry)
-        return telemetry
+        """The observer for whatever delivers in this process under one name."""
+        if worker not in self._observers:
+            telemetry = self._observers[worker] = RelayTelemetry(worker, self._writer)
+            self.registry.register(telemetry)
+        return self._observers[worker]
 
     async def __aenter__(self) -> Self:
         await self._backlog.__aenter__()
