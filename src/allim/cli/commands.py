@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from allim.cli import benching, database, demo, doctor, keys, programs, sending
+from allim.cli import benching, database, demo, doctor, keys, programs, replaying, sending
 
 EPILOG = """\
 **Try it:** `allim up`, then open http://127.0.0.1:18080/docs
@@ -55,6 +55,7 @@ app.command("up", rich_help_panel=RUN)(programs.up)
 app.command("api", rich_help_panel=RUN)(programs.api)
 app.command("relay", rich_help_panel=RUN)(programs.relay)
 app.command("send", rich_help_panel=OPERATE)(sending.send)
+app.add_typer(replaying.app, name="replay", rich_help_panel=OPERATE)
 app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)
 app.add_typer(keys.app, name="key", rich_help_panel=OPERATE)
 app.command("demo", rich_help_panel=TRY)(demo.demo)

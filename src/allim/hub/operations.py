@@ -20,6 +20,8 @@ from allim.hub.status import NOT_FINAL, DeliveryStatus, NotificationStatus
 from allim.hub.views import CanceledView, DeliveryLine
 
 SQL = Statements.load("allim.hub", "operations.sql")
+AS_NEW = SQL["as_new"]
+"""The columns of a delivery as if it had never been tried, for an UPDATE's SET."""
 
 RETRYABLE = frozenset(
     {DeliveryStatus.DEAD, DeliveryStatus.SKIPPED, DeliveryStatus.HELD, DeliveryStatus.FAILED}
@@ -87,18 +89,8 @@ class Operations:
         did is superseded. Raises Conflict, saying why it cannot be, and NotFound.
         """
         async with self._database.transaction() as tx:
-            branch = await _lock_branch(tx, delivery, tenant)
-            own = branch.delivery
-            _refuse_retry(branch)
-            if own.status is DeliveryStatus.FAILED:
-                await tx.execute(SQL["retry_waiting"], {"id": delivery})
-            else:
-                await tx.execute(SQL["retry_finished"], {"id": delivery})
-                await tx.execute(
-                    SQL["supersede"],
-                    {"by": delivery, "ids": [member.id for member in branch.descendants]},
-                )
-        self._on_commit({own.channel})
+            channel = await send_again(tx, delivery, tenant)
+        self._on_commit({channel})
 
     async def discard(self, delivery: int, reason: str, tenant: int | None = None) -> None:
         """Give up on a dead, skipped or held delivery. Raises Conflict and NotFound."""
@@ -109,6 +101,22 @@ class Operations:
             if own.status not in DISCARDABLE:
                 raise Conflict("not_discardable", _only(own, DISCARDABLE, "discarded"))
             await tx.execute(SQL["discard"], {"id": delivery, "reason": reason})
+
+
+async def send_again(tx: Connection, delivery: int, tenant: int | None = None) -> str:
+    """Have one delivery sent again if `tx` commits; its channel. Raises as `Operations.retry`."""
+    branch = await _lock_branch(tx, delivery, tenant)
+    own = branch.delivery
+    _refuse_retry(branch)
+    if own.status is DeliveryStatus.FAILED:
+        await tx.execute(SQL["retry_waiting"], {"id": delivery})
+    else:
+        await tx.execute(SQL["retry_finished"].replace("{as_new}", AS_NEW), {"id": delivery})
+        await tx.execute(
+            SQL["supersede"],
+            {"by": delivery, "ids": [member.id for member in branch.descendants]},
+        )
+    return own.channel
 
 
 def _refuse_retry(branch: _Branch) -> None:

@@ -61,16 +61,16 @@ SELECT d.id, d.status, d.superseded_by, d.channel, d.expires_at <= now()
 -- It waits for its retry anyway; now is the time.
 UPDATE delivery SET next_retry_at = now(), updated_at = now() WHERE id = %(id)s
 
+-- name: as_new
+-- A fragment: a delivery as if it had never been tried. Nothing of the old attempt stays: with
+-- its provider id, a later reconcile would find the old message and take the new one for sent.
+status = 'PENDING', next_retry_at = now(), retry_count = 0, rescue_count = 0,
+claim_token = NULL, lease_owner = NULL, lease_until = NULL,
+provider_id = NULL, provider_message_id = NULL, receipt_status = NULL, receipt_at = NULL,
+superseded_by = NULL, last_error = NULL, error_code = NULL, sent_at = NULL, updated_at = now()
+
 -- name: retry_finished
--- Nothing of the old attempt stays: with its provider id, a later reconcile would find the old
--- message and take the new one for sent.
-UPDATE delivery
-   SET status = 'PENDING', next_retry_at = now(), retry_count = 0, rescue_count = 0,
-       claim_token = NULL, lease_owner = NULL, lease_until = NULL,
-       provider_id = NULL, provider_message_id = NULL, receipt_status = NULL, receipt_at = NULL,
-       superseded_by = NULL, last_error = NULL, error_code = NULL, sent_at = NULL,
-       updated_at = now()
- WHERE id = %(id)s
+UPDATE delivery SET {as_new} WHERE id = %(id)s
 
 -- name: supersede
 -- What had taken the place of a delivery gives it back: only the delivery itself counts again.

@@ -178,3 +178,38 @@ class BulkView(BaseModel):
     """What became of each notification, in the order of the request."""
 
     results: list[BulkItemView]
+
+
+class ReplayGroup(BaseModel):
+    """Deliveries that share channel, state and error."""
+
+    channel: str
+    status: DeliveryStatus
+    error_code: str | None
+    count: int
+
+
+class ReplayCountView(BaseModel):
+    """What a replay would send."""
+
+    dry_run: bool = True
+    total: int
+    groups: list[ReplayGroup]
+
+
+class ReplayView(BaseModel):
+    """A replay job: what it means, and how far it is."""
+
+    id: int
+    status: str = Field(description="RUNNING, PAUSED, COMPLETED or CANCELED")
+    filter: dict[str, Any]
+    tenant_id: int | None
+    rate_per_second: float | None
+    total: int = Field(description="Deliveries that the filter meant when it was made")
+    replayed: int
+    skipped: int = Field(description="Looked at, but not to be sent again any more")
+    reason: str
+    requested_by: str
+    created_at: Moment
+    updated_at: Moment
+    finished_at: Moment | None

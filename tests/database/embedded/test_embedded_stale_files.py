@@ -121,9 +121,10 @@ def test_without_proc_the_server_is_known_by_its_command_line(
 def test_a_server_that_does_not_answer_is_replaced(
     home: Path, monkeypatch: pytest.MonkeyPatch, value: Value
 ) -> None:
-    monkeypatch.setattr("allim.database.embedded.cluster.DEAF_SECONDS", 0.1)
     with EmbeddedServer.open(home) as server:
         deaf = Postmaster.of(server.data)
+        # Not less: the server that replaces it has no more time than this to answer.
+        monkeypatch.setattr("allim.database.embedded.cluster.DEAF_SECONDS", 4.0)
         (home / "postgres" / ".s.PGSQL.5432").unlink()
 
         with EmbeddedServer.open(home):
