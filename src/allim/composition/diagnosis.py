@@ -15,10 +15,13 @@ from allim.base.errors import AllimError, ConfigurationError
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
 from allim.composition.delivering import open_channels, refuse_short_lease
+from allim.composition.lms import lms_of
 from allim.composition.opening import Store
 from allim.composition.settings import RelaySettings
 from allim.database.migrate import check_schema
 from allim.database.pool import Database
+from allim.enrolment.lms.making import lms_is_set
+from allim.enrolment.lms.settings import LmsKind
 from allim.hub.delivery_box import DeliveryBox
 from allim.web.settings import AccessSettings
 
@@ -87,6 +90,8 @@ async def examine(store: Store, environment: Environment) -> AsyncIterator[Findi
                 *await asyncio.gather(*map(_channel, ways.channels.values())),
             ]
         for finding in findings:
+            yield finding
+        for finding in await _lms(environment):
             yield finding
     finally:
         await database.close()
@@ -253,6 +258,27 @@ def _lease(channels: Iterable[Channel], environment: Environment) -> Sequence[Fi
     except ConfigurationError as error:
         return [wrong("lease", str(error), "relays refuse to start like this")]
     return []
+
+
+async def _lms(environment: Environment) -> Sequence[Finding]:
+    if not lms_is_set(environment):
+        return []
+    try:
+        lms = lms_of(environment)
+    except ConfigurationError as error:
+        return [wrong("lms", str(error), "no sync can run like this")]
+    try:
+        async with asyncio.timeout(DIAGNOSE_SECONDS):
+            trouble = await lms.diagnose()
+    except TimeoutError:
+        trouble = f"no answer within {DIAGNOSE_SECONDS:.0f} s"
+    finally:
+        await lms.close()
+    if trouble:
+        return [wrong("lms", f"{lms.kind}: {trouble}", f"see docs/how-to/connect-{lms.kind}.md")]
+    if lms.kind == LmsKind.SAMPLE:
+        return [note("lms", "sample: a built-in data set, not your academy's")]
+    return [good("lms", f"{lms.kind}: logs in and lists categories")]
 
 
 async def _channel(channel: Channel) -> Finding:

@@ -11,6 +11,8 @@ from allim.base.logging import LogSettings
 from allim.base.settings import INVALID, Environment, SettingsGroup
 from allim.channels.registry import settings_groups as channel_groups
 from allim.database.embedded import EmbeddedSettings
+from allim.enrolment.dispatch_settings import DispatchSettings
+from allim.enrolment.lms.settings import LmsSettings
 from allim.enrolment.settings import EnrolmentSettings
 from allim.relay.limits import RelayLimits
 from allim.web.settings import AccessSettings
@@ -102,7 +104,9 @@ def settings_groups() -> Sequence[type[SettingsGroup]]:
         AccessSettings,
         RelaySettings,
         LogSettings,
+        LmsSettings,
         EnrolmentSettings,
+        DispatchSettings,
         *channel_groups(),
     ]
 
