@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, LiteralString
 
+from allim.base.errors import NotFound
 from allim.database.pool import Database
+from allim.database.statements import Statements
 from allim.enrolment.model import AlertType, Severity
 from allim.enrolment.views import AlertView
+from allim.hub.cursors import numbered_cursor, read_numbered_cursor
 from allim.hub.views import Page
+
+SQL = Statements.load("allim.enrolment", "alerts.sql")
+_CURSOR = b"a"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +26,6 @@ class AlertFilter:
     severity: Severity | None = None
     resolved: bool | None = None
     category_id: int | None = None
-    run_id: int | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -34,12 +40,46 @@ class Alerts:
         self, wanted: AlertFilter, *, limit: int = 50, cursor: str | None = None
     ) -> Page[AlertView]:
         """A page of alerts, newest first. Raises InvalidCursor."""
-        raise NotImplementedError
+        filters, parameters = _conditions(wanted)
+        parameters["before"] = read_numbered_cursor(_CURSOR, cursor) if cursor else None
+        parameters["limit"] = limit + 1
+        rows = await self._database.fetch(_statement("alerts", filters), parameters)
+        items = [AlertView.model_validate(row[0]) for row in rows]
+        if len(items) <= limit:
+            return Page(items=items, next=None)
+        return Page(items=items[:limit], next=numbered_cursor(_CURSOR, items[limit - 1].id))
 
     async def one(self, alert: int) -> AlertView:
         """One alert. Raises NotFound."""
-        raise NotImplementedError
+        return await self._single("one_alert", alert, id=alert)
 
     async def resolve(self, alert: int, *, by: str | None = None) -> AlertView:
         """Mark an alert as dealt with; once it is, again changes nothing. Raises NotFound."""
-        raise NotImplementedError
+        return await self._single("resolve", alert, id=alert, by=by)
+
+    async def _single(self, name: str, alert: int, **parameters: Any) -> AlertView:
+        rows = await self._database.fetch(_statement(name), parameters)
+        if not rows:
+            raise NotFound("alert_not_found", f"there is no alert {alert}")
+        return AlertView.model_validate(rows[0][0])
+
+
+def _conditions(wanted: AlertFilter) -> tuple[LiteralString, dict[str, Any]]:
+    parts: list[LiteralString] = []
+    parameters: dict[str, Any] = {}
+    if wanted.alert_type is AlertType.FAILED:
+        parts.append(SQL["alert_is_failed"])
+    elif wanted.alert_type is not None:
+        parts.append(SQL["alert_alert_type"])
+        parameters["alert_type"] = wanted.alert_type
+    if wanted.resolved is not None:
+        parts.append(SQL["alert_is_resolved" if wanted.resolved else "alert_is_open"])
+    for name in ("severity", "category_id", "since", "until"):
+        if (value := getattr(wanted, name)) is not None:
+            parts.append(SQL["alert_" + name])
+            parameters[name] = value
+    return " ".join(parts), parameters
+
+
+def _statement(name: str, filters: LiteralString = "") -> LiteralString:
+    return SQL[name].replace("{alert}", SQL["alert_json"]).replace("{filters}", filters)

@@ -57,10 +57,10 @@ class SourceType(StrEnum):
     """A user in a course; its key is ``termId:courseId:userId``."""
     DETAIL = "enrolment_user_detail"
     """A user in a term; its key is ``termId:userId``."""
-    CATEGORY = "enrolment_category"
+    CATEGORY = "category"
     """A whole category: its first listing in sum; its key is ``termId``."""
-    RUN = "enrolment_run"
-    """Runs that fail; the key is ``category:group``."""
+    RUN = "run"
+    """Runs that fail; the key is ``termId:group``."""
 
 
 class SyncRequest(BaseModel):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, LiteralString
 
+from allim.base.errors import NotFound
 from allim.database.pool import Database
+from allim.database.statements import Statements
 from allim.enrolment.model import RunStatus, TriggerType
 from allim.enrolment.views import RunView
+from allim.hub.cursors import numbered_cursor, read_numbered_cursor
 from allim.hub.views import Page
+
+SQL = Statements.load("allim.enrolment", "runs.sql")
+_CURSOR = b"r"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +36,29 @@ class Runs:
         self, wanted: RunFilter, *, limit: int = 50, cursor: str | None = None
     ) -> Page[RunView]:
         """A page of runs, newest first. Raises InvalidCursor."""
-        raise NotImplementedError
+        parameters: dict[str, Any] = {
+            "before": read_numbered_cursor(_CURSOR, cursor) if cursor else None,
+            "limit": limit + 1,
+        }
+        filters: LiteralString = ""
+        for name in (field.name for field in fields(wanted)):
+            if (value := getattr(wanted, name)) is not None:
+                parameters[name] = value
+                filters += SQL["run_" + name] + " "
+        rows = await self._database.fetch(run_statement("runs", filters), parameters)
+        items = [RunView.model_validate(row[0]) for row in rows]
+        if len(items) <= limit:
+            return Page(items=items, next=None)
+        return Page(items=items[:limit], next=numbered_cursor(_CURSOR, items[limit - 1].id))
 
     async def one(self, run: int) -> RunView:
         """One run. Raises NotFound."""
-        raise NotImplementedError
+        rows = await self._database.fetch(run_statement("one_run"), {"id": run})
+        if not rows:
+            raise NotFound("run_not_found", f"there is no run {run}")
+        return RunView.model_validate(rows[0][0])
+
+
+def run_statement(name: str, filters: LiteralString = "") -> LiteralString:
+    """A statement that shows runs, with its fragments in place."""
+    return SQL[name].replace("{run}", SQL["run_json"]).replace("{filters}", filters)

@@ -7,12 +7,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from allim.enrolment.dispatch_settings import BATCH_LIMIT
 from allim.enrolment.model import MAX_CATEGORY, MAX_USERS
 
 SYNC_JOB = "enrolment-sync"
 DISPATCH_JOB = "outbox-dispatch"
-
-BATCH_LIMIT = 5000
 
 
 class _Parameters(BaseModel):

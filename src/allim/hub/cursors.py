@@ -37,14 +37,24 @@ def read_notification_cursor(cursor: str) -> UUID:
 
 def delivery_cursor(identity: int) -> str:
     """The cursor of the deliveries with smaller ids than this one's."""
-    return _encode(b"d" + identity.to_bytes(8, "big"))
+    return numbered_cursor(b"d", identity)
 
 
 def read_delivery_cursor(cursor: str) -> int:
     """The delivery that a cursor stands for; raises InvalidCursor."""
+    return read_numbered_cursor(b"d", cursor)
+
+
+def numbered_cursor(kind: bytes, identity: int) -> str:
+    """The cursor of what has smaller ids than this; `kind` is one letter, unlike any other's."""
+    return _encode(kind + identity.to_bytes(8, "big"))
+
+
+def read_numbered_cursor(kind: bytes, cursor: str) -> int:
+    """The id that a cursor of this kind stands for; raises InvalidCursor."""
     raw = _decode(cursor)
     identity = int.from_bytes(raw[1:], "big")
-    if len(raw) != 9 or raw[:1] != b"d" or identity > MAX_BIGINT:
+    if len(raw) != 9 or raw[:1] != kind or identity > MAX_BIGINT:
         raise InvalidCursor
     return identity
 

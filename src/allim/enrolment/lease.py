@@ -1,0 +1,130 @@
+"""Keeping a run's lock: renewed at a third of its lease, from a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from allim.base.clock import SYSTEM_CLOCK, Clock
+from allim.base.errors import DatabaseUnavailable
+from allim.database.pool import Database, database_errors
+from allim.database.statements import Statements
+
+SQL = Statements.load("allim.enrolment", "runs.sql")
+log = logging.getLogger("allim.enrolment.lease")
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A lock that a run took; `fence` is of this taking alone, `lease` is seconds."""
+
+    job_name: str
+    fence: int
+    run_id: int
+    category_id: int
+    lease: float
+
+
+class LeaseLost(Exception):
+    """The lock ran out, or somebody else took it: nothing more may be written."""
+
+
+class Lease:
+    """Renews a lock until it is stopped, or lost: then `on_lost` is called once, in the thread.
+
+    A thread with a connection of its own, since the event loop may be busy with a batch for a
+    while, and the pool with the batches of others.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        lock: Lock,
+        *,
+        on_lost: Callable[[], None],
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.lost = False
+        self._url = database.url
+        self._prepare = not database.pooler
+        self._lock = lock
+        self._on_lost = on_lost
+        self._clock = clock
+        self._held_until = clock() + lock.lease
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name=f"allim-lease-{lock.run_id}", daemon=True
+        )
+        self._connection: psycopg.Connection[TupleRow] | None = None
+
+    def start(self) -> None:
+        """Begin to renew."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop renewing; waits for a renewal under way, five seconds at most. Blocks."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5.0)
+
+    def _run(self) -> None:
+        pause = self._lock.lease / 3
+        try:
+            while not self._stop.wait(pause):
+                pause = self._lock.lease / 3
+                try:
+                    held = self._renew()
+                except DatabaseUnavailable as error:
+                    log.warning("the lock is not renewed, trying again: %s", error)
+                    self._disconnect()
+                    held = self._clock() < self._held_until
+                    pause = self._lock.lease / 20
+                if not held:
+                    self.lost = True
+                    self._on_lost()
+                    return
+        except Exception:
+            # The thread's own boundary. A lock that nobody renews is one that will be lost.
+            log.exception("renewing the lock failed")
+            self.lost = True
+            self._on_lost()
+        finally:
+            self._disconnect()
+
+    def _renew(self) -> bool:
+        asked_at = self._clock()
+        with database_errors():
+            row = (
+                self._connected()
+                .execute(
+                    SQL["renew_lock"],
+                    {
+                        "job_name": self._lock.job_name,
+                        "fence": self._lock.fence,
+                        "lease": self._lock.lease,
+                    },
+                )
+                .fetchone()
+            )
+        if row is not None:
+            self._held_until = asked_at + self._lock.lease
+        return row is not None
+
+    def _connected(self) -> psycopg.Connection[TupleRow]:
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(
+                self._url, autocommit=True, connect_timeout=5, application_name="allim lease"
+            )
+            if not self._prepare:
+                self._connection.prepare_threshold = None
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,160 @@
+"""Storing what changed in a course: records, alerts and notifications, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from allim.channels.channel import Channel
+from allim.database.pool import Connection, Database
+from allim.database.statements import Statements
+from allim.enrolment.course import Reading
+from allim.enrolment.details import Details
+from allim.enrolment.findings import Finding, missing_finding
+from allim.enrolment.lease import LeaseLost, Lock
+from allim.enrolment.model import AlertType
+from allim.enrolment.telling import BATCH, LANES, Alert, tell
+from allim.hub.coalescer import OnCommit
+
+RECORDS = Statements.load("allim.enrolment", "records.sql")
+RUNS = Statements.load("allim.enrolment", "runs.sql")
+
+
+class Overtaken(Exception):
+    """A record was not as it was found, though the lock was held: nothing is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    new: int
+    changed: int
+    missing: int
+    alerts: int
+
+
+class CourseStore:
+    """Stores courses of one run, one after the other.
+
+    The transaction ends with the fence check: a holder whose lock is lost commits nothing.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        channels: Mapping[str, Channel],
+        lock: Lock,
+        details: Details,
+        *,
+        tell_new: bool,
+        on_commit: OnCommit,
+    ) -> None:
+        self._database = database
+        self._channels = channels
+        self._lock = lock
+        self._details = details
+        self._tell_new = tell_new
+        self._on_commit = on_commit
+
+    async def store(self, reading: Reading) -> None:
+        """Store one course.
+
+        Raises LeaseLost, Overtaken and DatabaseUnavailable; the course is then as before.
+        """
+        taken = self._details.take(reading.users)
+        try:
+            async with self._database.transaction(pinned=True) as tx:
+                counts = await self._write(tx, reading, taken)
+        except BaseException:
+            self._details.give_back(taken)
+            raise
+        if counts.alerts:
+            self._on_commit(set(LANES))
+
+    async def _write(
+        self, tx: Connection, reading: Reading, details: Mapping[str, Finding | None]
+    ) -> _Counts:
+        # Less than the lease, so that it has ended before anybody takes over.
+        milliseconds = str(int(self._lock.lease * 1000 * 2 / 3))
+        await tx.execute(RUNS["bound_course"], {"milliseconds": milliseconds})
+        found = [*reading.findings, *[each for each in details.values() if each is not None]]
+        await self._upsert(tx, found)
+        missing = await self._mark_missing(tx, reading.missing)
+        alerts = [
+            _alert(finding, self._lock.category_id)
+            for finding in (*found, *missing)
+            if self._tell_new or finding.telling.alert_type is not AlertType.NEW
+        ]
+        await tell(tx, alerts, self._channels, run_id=self._lock.run_id)
+        new = sum(finding.telling.alert_type is AlertType.NEW for finding in found)
+        counts = _Counts(new, len(found) - new + len(missing), len(missing), len(alerts))
+        await self._record(tx, reading, len(details), counts)
+        return counts
+
+    async def _upsert(self, tx: Connection, found: Sequence[Finding]) -> None:
+        for at in range(0, len(found), BATCH):
+            rows = [finding.row for finding in found[at : at + BATCH] if finding.row is not None]
+            cursor = await tx.execute(
+                RECORDS["upsert"],
+                {
+                    "category_id": self._lock.category_id,
+                    "run_id": self._lock.run_id,
+                    "batch": (b"[" + b",".join(rows) + b"]").decode(),
+                },
+            )
+            if cursor.rowcount != len(rows):
+                raise Overtaken
+
+    async def _mark_missing(self, tx: Connection, keys: Sequence[str]) -> list[Finding]:
+        marked = []
+        for at in range(0, len(keys), BATCH):
+            batch = list(keys[at : at + BATCH])
+            cursor = await tx.execute(
+                RECORDS["mark_missing"], {"keys": batch, "run_id": self._lock.run_id}
+            )
+            rows = await cursor.fetchall()
+            if len(rows) != len(batch):
+                raise Overtaken
+            marked += [missing_finding(row) for row in rows]
+        return marked
+
+    async def _record(
+        self, tx: Connection, reading: Reading, details: int, counts: _Counts
+    ) -> None:
+        cursor = await tx.execute(
+            RUNS["record_course"],
+            {
+                "job_name": self._lock.job_name,
+                "fence": self._lock.fence,
+                "run_id": self._lock.run_id,
+                "rows": reading.rows,
+                "new": counts.new,
+                "changed": counts.changed,
+                "missing": counts.missing,
+                "alerts": counts.alerts,
+                "courses": int(reading.listed),
+                "details": details,
+                "truncated": int(reading.truncated),
+            },
+        )
+        if await cursor.fetchone() is None:
+            raise LeaseLost
+
+
+def _alert(finding: Finding, category_id: int) -> Alert:
+    telling = finding.telling
+    return Alert(
+        alert_type=telling.alert_type,
+        severity=telling.severity,
+        source_type=finding.source_type,
+        source_id=finding.source_id,
+        category_id=category_id,
+        revision=finding.revision,
+        title=telling.words.title,
+        message=telling.words.message,
+        course_id=finding.course_id,
+        course_name=finding.course_name,
+        user_id=finding.user_id,
+        user_name=finding.user_name,
+        old=telling.old,
+        new=telling.new,
+    )
