@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -15,12 +15,23 @@ from starlette.types import Receive, Scope, Send
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
 from allim.database.pool import Database
+from allim.enrolment.alerts import Alerts
+from allim.enrolment.calls import SyncCalls
+from allim.enrolment.dispatch import OutboxDispatch, RunPass, no_passes
+from allim.enrolment.dispatch_routes import dispatch_routes
+from allim.enrolment.dispatch_settings import DispatchSettings
+from allim.enrolment.routes import job_routes, record_routes
+from allim.enrolment.runs import Runs
+from allim.enrolment.scheduled import JOB_KINDS
+from allim.enrolment.sync import EnrolmentSync
 from allim.hub.bulk import BULK_LIMIT, BulkCreation
 from allim.hub.coalescer import Coalescer, OnCommit
 from allim.hub.endpoints import EndpointBook
 from allim.hub.operations import Operations
 from allim.hub.operator_routes import endpoint_routes, operation_routes
 from allim.hub.reading import Reader
+from allim.hub.replay_routes import replay_routes
+from allim.hub.replays import Replays
 from allim.hub.routes import (
     CREATE_OPERATION,
     CreateNotification,
@@ -28,6 +39,8 @@ from allim.hub.routes import (
     create_schemas,
     reading_routes,
 )
+from allim.scheduler.routes import schedule_routes
+from allim.scheduler.schedules import Schedules
 from allim.web import problems
 from allim.web.access import AccessMiddleware, is_loopback
 from allim.web.documentation import documentation_routes
@@ -60,12 +73,17 @@ def create_app(
     on_commit: OnCommit = lambda lanes: None,
     registry: CollectorRegistry | None = None,
     endpoints: EndpointBook | None = None,
+    sync: EnrolmentSync | None = None,
+    wake_scheduler: Callable[[], None] = lambda: None,
+    run_pass: RunPass = no_passes,
 ) -> FastAPI:
     """The HTTP application over an open database.
 
     `on_commit` hears the lanes that have new work after each commit; `registry` is what
     /metrics shows; `endpoints` is the book that the channels sign by, where there is one in
-    this process. Raises ConfigurationError for settings that cannot be.
+    this process; `sync` is None where no LMS is set up; `wake_scheduler` is called when a schedule
+    was changed; `run_pass` sends for the dispatch endpoints. Raises ConfigurationError for
+    settings that cannot be.
     """
     settings = environment.read(AccessSettings)
     keys = ApiKeys(
@@ -75,10 +93,12 @@ def create_app(
     )
     coalescer = Coalescer(database, on_commit)
     reader = Reader(database)
+    sync_calls = SyncCalls(sync)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
+        await sync_calls.close()
         await coalescer.close()
 
     create = CreateNotification(channels, coalescer)
@@ -102,7 +122,14 @@ def create_app(
     app.include_router(bulk_route(BulkCreation(channels, coalescer)))
     app.include_router(reading_routes(reader))
     app.include_router(operation_routes(Operations(database, on_commit), reader))
+    app.include_router(replay_routes(Replays(database, on_commit)))
     app.include_router(endpoint_routes(endpoints or EndpointBook(database)))
+    app.include_router(job_routes(sync_calls))
+    app.include_router(
+        dispatch_routes(OutboxDispatch(database, run_pass, environment.read(DispatchSettings)))
+    )
+    app.include_router(record_routes(Runs(database), Alerts(database)))
+    app.include_router(schedule_routes(Schedules(database, JOB_KINDS, wake_scheduler)))
     app.include_router(health_routes(database))
     app.include_router(metrics_route(registry or CollectorRegistry()))
     by_hand = {"/notifications": {"post": CREATE_OPERATION}}

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from allim.cli import benching, database, demo, doctor, keys, programs, replaying, sending
+from allim.cli import (
+    benching,
+    database,
+    demo,
+    doctor,
+    keys,
+    programs,
+    replaying,
+    schedules,
+    sending,
+)
 
 EPILOG = """\
 **Try it:** `allim up`, then open http://127.0.0.1:18080/docs
@@ -54,6 +64,7 @@ def root(
 app.command("up", rich_help_panel=RUN)(programs.up)
 app.command("api", rich_help_panel=RUN)(programs.api)
 app.command("relay", rich_help_panel=RUN)(programs.relay)
+app.add_typer(schedules.app, name="schedule", rich_help_panel=OPERATE)
 app.command("send", rich_help_panel=OPERATE)(sending.send)
 app.add_typer(replaying.app, name="replay", rich_help_panel=OPERATE)
 app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from allim.base.errors import ConfigurationError
 from allim.base.settings import Environment
+from allim.base.tasks import cancel_and_wait
 from allim.channels.channel import Channel, Message, RecipientKind
 from allim.channels.registry import close_channels, make_channels, make_http, make_services
 from allim.channels.sending import CALL_GRACE
@@ -18,10 +28,12 @@ from allim.database.wakes import Listener, Waker
 from allim.hub.delivery_box import DeliveryBox
 from allim.hub.endpoints import DisabledTargets, EndpointBook
 from allim.hub.rates import SharedRates
+from allim.hub.replaying import ReplayRunner
 from allim.relay.lane import Lane
 from allim.relay.observer import Observer
 from allim.relay.policy import ChannelPolicy, combine
 from allim.relay.relay import Relay, worker_name
+from allim.relay.single_pass import PassFigures, SinglePass
 from allim.relay.wake import WakeSignal
 
 log = logging.getLogger("allim")
@@ -87,6 +99,16 @@ async def listening(database: Database, signal: WakeSignal, own: Wakes) -> Async
         yield
 
 
+@asynccontextmanager
+async def replaying(database: Database, signal: WakeSignal, wakes: Wakes) -> AsyncIterator[None]:
+    """Do the steps of replay jobs meanwhile, beside whoever else does."""
+    steps = asyncio.create_task(ReplayRunner(database, signal, wakes).run())
+    try:
+        yield
+    finally:
+        await cancel_and_wait(steps)
+
+
 def make_relay(
     database: Database,
     ways: Ways,
@@ -105,7 +127,7 @@ def make_relay(
     chosen = _chosen(ways.channels, only)
     limits = environment.read(RelaySettings).limits()
     refuse_short_lease([ways.channels[name] for name in chosen], limits.lease)
-    lanes = [Lane(name, ways.channels[name], _policy(name, ways)) for name in chosen]
+    lanes = [_lane(name, ways) for name in chosen]
     for lane in lanes:
         configured = ways.channels[lane.name].configured()
         level = logging.INFO if configured.mode == "live" else logging.WARNING
@@ -119,6 +141,29 @@ def make_relay(
         observer=observe(worker),
         worker=worker,
     )
+
+
+def make_passes(
+    database: Database,
+    ways: Ways,
+    environment: Environment,
+    *,
+    wakes: Wakes,
+    observer: Observer,
+    worker: str,
+) -> Callable[[str, int], Awaitable[PassFigures]]:
+    """What makes single passes over a channel, with all that a relay would send it by."""
+    limits = environment.read(RelaySettings).limits()
+
+    async def run_pass(channel: str, limit: int) -> PassFigures:
+        # A box of its own: its low-water marks must not be those of another pass under way.
+        box = DeliveryBox(database, wake=wakes)
+        passes = SinglePass(
+            box, limits=limits, rates=SharedRates(database), observer=observer, worker=worker
+        )
+        return await passes.run(_lane(channel, ways), limit)
+
+    return run_pass
 
 
 def refuse_short_lease(channels: Iterable[Channel], lease: float) -> None:
@@ -142,6 +187,10 @@ def _chosen(channels: Mapping[str, Channel], only: Sequence[str]) -> Sequence[st
                 f"there is no channel {name}; there are {', '.join(sorted(channels))}"
             )
     return list(dict.fromkeys(names))
+
+
+def _lane(name: str, ways: Ways) -> Lane[Message]:
+    return Lane(name, ways.channels[name], _policy(name, ways))
 
 
 def _policy(name: str, ways: Ways) -> ChannelPolicy[Message] | None:

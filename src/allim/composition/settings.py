@@ -15,6 +15,7 @@ from allim.enrolment.dispatch_settings import DispatchSettings
 from allim.enrolment.lms.settings import LmsSettings
 from allim.enrolment.settings import EnrolmentSettings
 from allim.relay.limits import RelayLimits
+from allim.scheduler.settings import SchedulerSettings
 from allim.web.settings import AccessSettings
 
 DEAF_POLL_SECONDS = 0.5
@@ -103,6 +104,7 @@ def settings_groups() -> Sequence[type[SettingsGroup]]:
         EmbeddedSettings,
         AccessSettings,
         RelaySettings,
+        SchedulerSettings,
         LogSettings,
         LmsSettings,
         EnrolmentSettings,
