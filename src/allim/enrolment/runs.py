@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any, LiteralString
 
 from allim.base.errors import NotFound
@@ -19,11 +20,13 @@ _CURSOR = b"r"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
-    """Which runs; every field that is set must fit."""
+    """Which runs; every field that is set must fit. `since` is included, `until` is not."""
 
     status: RunStatus | None = None
     trigger_type: TriggerType | None = None
     category_id: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 class Runs:

@@ -142,3 +142,7 @@ AND l.status = %(status)s
 AND l.trigger_type = %(trigger_type)s
 -- name: run_category_id
 AND l.category_id = %(category_id)s
+-- name: run_since
+AND l.started_at >= %(since)s
+-- name: run_until
+AND l.started_at < %(until)s
