@@ -95,21 +95,25 @@ def plain(value: Any) -> Any:
 
     Text loses what PostgreSQL cannot store, and is none where it holds a resident number.
     """
-    match value:
-        case str():
-            return as_text(value)
-        case bool() | int():
-            return value
-        case float():
-            return value if math.isfinite(value) else None
-    return None
+    if isinstance(value, str):
+        return _cleaned(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, int) else None
 
 
 def as_text(value: Any) -> str | None:
     """A value as text, or None where it says nothing."""
+    if isinstance(value, str):
+        return _cleaned(value)
     if value is None or isinstance(value, (dict, list, bool)):
         return None
-    text = value if isinstance(value, str) else str(value)
+    return _cleaned(str(value))
+
+
+# Companies, departments and states are the same in row after row.
+@lru_cache(maxsize=4096)
+def _cleaned(text: str) -> str | None:
     if not (text.isascii() and text.isprintable()):
         text = _UNSTORABLE.sub("", text)
     text = text.strip()[:TEXT_LIMIT]

@@ -182,34 +182,36 @@ def _status_row(given: Any) -> StatusRow | str:
     status = given.get("classStatus") if isinstance(given, dict) else None
     if not isinstance(user, dict) or not isinstance(status, dict):
         return "without user or classStatus"
-    user_id = as_id(user.get("userId")) or as_email(user.get("email"))
+    fields = kept_fields(USER_FIELDS, user)
+    user_id = as_id(fields.get("userId")) or as_email(fields.get("email"))
     if user_id is None:
         return "without userId and email"
-    fields = kept_fields(USER_FIELDS, user)
     fields.update(kept_fields(STATUS_FIELDS, status))
     return StatusRow(
         user_id=user_id,
         fields=fields,
-        status=as_text(status.get("status")),
-        status_msg=as_text(status.get("statusmsg")),
+        status=as_text(fields.get("status")),
+        status_msg=as_text(fields.get("statusmsg")),
         ds_date=_keep_date("ds_date", status, fields),
         gc_date=_keep_date("gc_date", status, fields),
         sjc_date=_keep_date("sjc_date", status, fields),
         update_time=korean_time(as_text(status.get("update_time"))),
-        user_name=as_text(user.get("userName")),
+        user_name=as_text(fields.get("userName")),
     )
 
 
 def _keep_date(name: str, status: Mapping[str, Any], fields: dict[str, Any]) -> datetime | None:
     """A date, kept in one form however it came; one that nobody can read stays as it came."""
-    told = as_text(status.get(name))
-    if told is None:
+    given = as_text(status.get(name))
+    if given is None:
         return None
-    moment = korean_time(told)
-    fields[name] = told if moment is None else _in_korea(moment)
+    moment, fields[name] = _dated(given)
     return moment
 
 
 @lru_cache(maxsize=8192)
-def _in_korea(moment: datetime) -> str:
-    return moment.astimezone(KST).strftime("%Y-%m-%d %H:%M:%S")
+def _dated(text: str) -> tuple[datetime | None, str]:
+    moment = korean_time(text)
+    if moment is None:
+        return None, text
+    return moment, moment.astimezone(KST).replace(tzinfo=None).isoformat(" ", "seconds")

@@ -94,7 +94,7 @@ class MoodleSession:
 
     def __init__(self, calls: Calls, token: SecretStr, *, completion: bool, page: int) -> None:
         if page < 2:
-            raise ValueError("pages overlap by one user: two is the least")
+            raise ValueError("pages overlap: two users is the least")
         self._calls = calls
         self._token = token
         self._completion = completion
@@ -204,8 +204,9 @@ class MoodleSession:
         A short page is not the last: hidden users are left out of it.
 
         When somebody leaves a course while it is read, everybody after moves up by one, and the
-        next page would begin one too late. So a page begins with the last user of the full page
-        before it, and where that user is not in it, the tally hears of it.
+        next page would begin one too late. So a page begins no later than where the last user
+        of the page before it stands, and where that user is not in it, the tally hears of it.
+        (Not after a page of which more than half is left out: that would read it over and over.)
         """
         begin, last, idle = 0, None, 0
         seen: set[str] = set()
@@ -228,8 +229,9 @@ class MoodleSession:
             seen.update(fresh)
             if fresh:
                 yield fresh
-            last = ids[-1] if len(page) >= self._page else None
-            begin += self._page - (last is not None)
+            overlaps = len(page) > self._page // 2
+            last = ids[-1] if overlaps else None
+            begin += len(page) - 1 if overlaps else self._page
 
     async def _enrolled(
         self, course: Course, fields: Sequence[str], *, begin: int, **options: int

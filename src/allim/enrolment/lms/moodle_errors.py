@@ -23,21 +23,21 @@ _PASSING = frozenset(
 
 _NEEDS_A_SETTING = {
     "invalidtoken": "check LMS_TOKEN",
-    "accessexception": "its service lacks this function, or its user has no right to use it",
-    "nopermissions": "its user lacks a right",
-    "requireloginerror": "its user may not go there",
-    "errorcoursecontextnotvalid": "its user cannot see the course",
-    "servicenotavailable": "its service is switched off",
+    "accessexception": "the token's service lacks this function, or its user may not use it",
+    "nopermissions": "the token's user lacks a right",
+    "requireloginerror": "the token's user may not go there",
+    "errorcoursecontextnotvalid": "the token's user cannot see the course",
+    "servicenotavailable": "the token's service is switched off",
     "enablewsdescription": "web services are switched off",
     "invalidparameter": "this Moodle does not take the call",
     "invalidrecordunknown": "there is no such thing in this Moodle",
     "invalidrecord": "there is no such thing in this Moodle",
-    "forcepasswordchangenotice": "its user must change the password first",
-    "sitepolicynotagreed": "its user must agree to the site's policy first",
-    "usernotfullysetup": "its user's profile is incomplete",
-    "wsaccessuserdeleted": "its user is deleted",
-    "wsaccessusersuspended": "its user is suspended",
-    "wsaccessuserexpired": "its user's password has expired",
+    "forcepasswordchangenotice": "the token's user must change the password first",
+    "sitepolicynotagreed": "the token's user must agree to the site's policy first",
+    "usernotfullysetup": "the token's user's profile is incomplete",
+    "wsaccessuserdeleted": "the token's user is deleted",
+    "wsaccessusersuspended": "the token's user is suspended",
+    "wsaccessuserexpired": "the token's user's password has expired",
 }
 _CODE = re.compile(r"[a-z][a-z0-9_/]{0,60}")
 

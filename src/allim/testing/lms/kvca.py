@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from aiohttp import web
@@ -46,6 +47,7 @@ class FakeKvca(FakeLms):
         self.details: dict[str, dict[str, Any]] = {}
         """What getEnrolmentUserInfo tells of a user; made up where it is not here."""
         self._rows: dict[int, list[dict[str, Any]]] = {}
+        self._long_rows: dict[int, Callable[[], Iterable[Any]]] = {}
         self._tokens: dict[str, float] = {}
         self._numbers = itertools.count(1)
 
@@ -127,6 +129,10 @@ class FakeKvca(FakeLms):
         """A course's listing itself, to be changed in place."""
         return self._rows[course]
 
+    def list_long(self, course: int, make_rows: Callable[[], Iterable[Any]]) -> None:
+        """List what this makes, row by row, so that it is never in memory as a whole."""
+        self._long_rows[course] = make_rows
+
     def set_detail(self, user: str, **fields: Any) -> None:
         """What is told of a user, from now on."""
         self.details.setdefault(user, self._detail(user)).update(fields)
@@ -152,7 +158,9 @@ class FakeKvca(FakeLms):
             case _ if call.name == COURSES:
                 return Reply(self._courses(_number(call.asked.get("categoryid"))))
             case _ if call.name == ROSTER:
-                return Reply(self._rows.get(_number(call.asked.get("courseid")), []))
+                course = _number(call.asked.get("courseid"))
+                long = self._long_rows.get(course)
+                return Reply(self._rows.get(course, []) if long is None else iter(long()))
             case _ if call.name == DETAIL:
                 user = str(call.asked.get("userId"))
                 return Reply(self.details.get(user) or self._detail(user))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -14,6 +16,7 @@ from aiohttp import web
 from allim.testing.lms.faults import Fault, Gate, Plan, Way, is_asked
 
 END_SECONDS = 1.0
+ITEMS_AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the server itself answers: plain JSON."""
+    """What the server itself answers: plain JSON; an iterator is sent as an array, bit by bit."""
 
     content: Any
     status: int = 200
@@ -147,7 +150,10 @@ class FakeLms(ABC):
             await gate.pass_through()
         fault = next((p.fault for p in self._plans if p.takes(name, asked)), None)
         if fault is None:
-            return _json(self.reply(call))
+            reply = self.reply(call)
+            if isinstance(reply.content, Iterator):
+                return await _stream(request, reply.content)
+            return _json(reply)
         match fault.way:
             case Way.INSTEAD:
                 return web.Response(
@@ -166,6 +172,19 @@ class FakeLms(ABC):
                 return _response(content[: int(len(content) * fault.share)])
             case Way.CUT:
                 return await _cut(request, _bytes(self.reply(call)), fault.share)
+
+
+async def _stream(request: web.BaseRequest, items: Iterator[Any]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    before = b"["
+    # Whoever has read enough goes away.
+    with contextlib.suppress(ConnectionError):
+        while some := list(itertools.islice(items, ITEMS_AT_ONCE)):
+            await response.write(before + b",".join(map(_json_bytes, some)))
+            before = b","
+        await response.write(b"]" if before == b"," else b"[]")
+    return response
 
 
 async def _cut(request: web.BaseRequest, content: bytes, share: float) -> web.StreamResponse:
@@ -188,4 +207,9 @@ def _response(content: bytes, status: int = 200) -> web.Response:
 
 
 def _bytes(reply: Reply) -> bytes:
-    return json.dumps(reply.content, ensure_ascii=False, separators=(",", ":")).encode()
+    content = reply.content
+    return _json_bytes(list(content) if isinstance(content, Iterator) else content)
+
+
+def _json_bytes(content: Any) -> bytes:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
