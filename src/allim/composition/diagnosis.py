@@ -15,12 +15,11 @@ from allim.base.errors import AllimError, ConfigurationError
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
 from allim.composition.delivering import open_channels, refuse_short_lease
-from allim.composition.lms import lms_of
 from allim.composition.opening import Store
 from allim.composition.settings import RelaySettings
 from allim.database.migrate import check_schema
 from allim.database.pool import Database
-from allim.enrolment.lms.making import lms_is_set
+from allim.enrolment.lms.making import lms_is_set, make_lms
 from allim.enrolment.lms.settings import LmsKind
 from allim.hub.delivery_box import DeliveryBox
 from allim.web.settings import AccessSettings
@@ -264,7 +263,7 @@ async def _lms(environment: Environment) -> Sequence[Finding]:
     if not lms_is_set(environment):
         return []
     try:
-        lms = lms_of(environment)
+        lms = make_lms(environment)
     except ConfigurationError as error:
         return [wrong("lms", str(error), "no sync can run like this")]
     try:
