@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from allim.hub.replays import ReplayRequest, Replays
     from allim.hub.views import ReplayCountView, ReplayView
 
-app = typer.Typer(
-    help="Send dead letters again.", invoke_without_command=True, rich_markup_mode="markdown"
-)
+app = typer.Typer(invoke_without_command=True, rich_markup_mode="markdown")
 
 LOOK_SECONDS = 0.2
 SHOWN_GROUPS = 20
