@@ -11,6 +11,7 @@ from allim.cli import (
     database,
     demo,
     doctor,
+    enrolment,
     keys,
     programs,
     replaying,
@@ -64,6 +65,7 @@ def root(
 app.command("up", rich_help_panel=RUN)(programs.up)
 app.command("api", rich_help_panel=RUN)(programs.api)
 app.command("relay", rich_help_panel=RUN)(programs.relay)
+app.command("sync", rich_help_panel=OPERATE)(enrolment.sync)
 app.add_typer(schedules.app, name="schedule", rich_help_panel=OPERATE)
 app.command("send", rich_help_panel=OPERATE)(sending.send)
 app.add_typer(replaying.app, name="replay", rich_help_panel=OPERATE)

@@ -14,6 +14,8 @@ NOT_SET_UP = (
     " (`allim doctor` says what is missing)"
 )
 MOST_AT_ONCE = 16
+END_SECONDS = 5.0
+"""How long runs that are cancelled may take to be written down."""
 
 
 class SyncCalls:
@@ -48,7 +50,14 @@ class SyncCalls:
 
     async def close(self) -> None:
         """Cancel what is under way, and wait until its locks are released."""
-        await cancel_and_wait(*self._running)
+        running = list(self._running)
+        if not running:
+            return
+        for task in running:
+            task.cancel()
+        # Once only, for a while: a second one would cut short what releases the lock.
+        await asyncio.wait(running, timeout=END_SECONDS)
+        await cancel_and_wait(*running)
 
     def _ended(self, task: asyncio.Task[SyncResult]) -> None:
         self._running.discard(task)
