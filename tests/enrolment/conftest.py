@@ -38,7 +38,7 @@ class Academy:
     database: Database
     lms: MemoryLms
     channels: Mapping[str, Channel]
-    settings: EnrolmentSettings = field(default_factory=EnrolmentSettings)
+    settings: EnrolmentSettings = field(default_factory=lambda: EnrolmentSettings())
     woken: list[set[str]] = field(default_factory=list)
 
     def service(self) -> EnrolmentSync:

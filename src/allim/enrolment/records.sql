@@ -1,7 +1,8 @@
 -- name: differing
 -- The records of a batch that are new, changed, or back; what is the same stays here. By the
--- primary key. The revision of one that is not known (any more) goes on from the last that was
--- told of it: a row key is used once for all time.
+-- primary key, each by itself: LIMIT keeps the lookup from being flattened into a join that a
+-- plan made while the table was empty walks over all of it for. The revision of one that is not
+-- known (any more) goes on from the last that was told of it: a row key is used once for all time.
 SELECT k.position, r.source_id IS NOT NULL,
        coalesce(r.revision,
                 (SELECT max(a.revision) FROM alert a
@@ -11,7 +12,10 @@ SELECT k.position, r.source_id IS NOT NULL,
        r.status, r.status_msg, r.ds_date, r.gc_date, r.sjc_date
   FROM unnest(CAST(%(keys)s AS text[]), CAST(%(hashes)s AS bytea[]))
        WITH ORDINALITY AS k (key, hash, position)
-  LEFT JOIN source_record r ON r.source_type = %(source_type)s AND r.source_id = k.key
+  LEFT JOIN LATERAL (
+       SELECT * FROM source_record s
+        WHERE s.source_type = %(source_type)s AND s.source_id = k.key
+        LIMIT 1) r ON true
  WHERE r.source_id IS NULL OR r.hash <> k.hash OR r.missing_since IS NOT NULL
  ORDER BY k.position
 

@@ -62,7 +62,7 @@ class CourseStore:
         """
         taken = self._details.take(reading.users)
         try:
-            async with self._database.transaction(pinned=True) as tx:
+            async with self._database.transaction() as tx:
                 counts = await self._write(tx, reading, taken)
         except BaseException:
             self._details.give_back(taken)
@@ -77,45 +77,51 @@ class CourseStore:
         milliseconds = str(int(self._lock.lease * 1000 * 2 / 3))
         await tx.execute(RUNS["bound_course"], {"milliseconds": milliseconds})
         found = [*reading.findings, *[each for each in details.values() if each is not None]]
-        await self._upsert(tx, found)
-        missing = await self._mark_missing(tx, reading.missing)
-        alerts = [
-            _alert(finding, self._lock.category_id)
-            for finding in (*found, *missing)
-            if self._tell_new or finding.telling.alert_type is not AlertType.NEW
-        ]
-        await tell(tx, alerts, self._channels, run_id=self._lock.run_id)
+        alerts = 0
+        for at in range(0, len(found), BATCH):
+            batch = found[at : at + BATCH]
+            await self._upsert(tx, batch)
+            alerts += await self._tell(tx, batch)
+        missing = 0
+        for at in range(0, len(reading.missing), BATCH):
+            gone = await self._mark_missing(tx, reading.missing[at : at + BATCH])
+            missing += len(gone)
+            alerts += await self._tell(tx, gone)
         new = sum(finding.telling.alert_type is AlertType.NEW for finding in found)
-        counts = _Counts(new, len(found) - new + len(missing), len(missing), len(alerts))
+        counts = _Counts(new, len(found) - new + missing, missing, alerts)
         await self._record(tx, reading, len(details), counts)
         return counts
 
+    async def _tell(self, tx: Connection, found: Sequence[Finding]) -> int:
+        alerts = [
+            _alert(finding, self._lock.category_id)
+            for finding in found
+            if self._tell_new or finding.telling.alert_type is not AlertType.NEW
+        ]
+        await tell(tx, alerts, self._channels, run_id=self._lock.run_id)
+        return len(alerts)
+
     async def _upsert(self, tx: Connection, found: Sequence[Finding]) -> None:
-        for at in range(0, len(found), BATCH):
-            rows = [finding.row for finding in found[at : at + BATCH] if finding.row is not None]
-            cursor = await tx.execute(
-                RECORDS["upsert"],
-                {
-                    "category_id": self._lock.category_id,
-                    "run_id": self._lock.run_id,
-                    "batch": (b"[" + b",".join(rows) + b"]").decode(),
-                },
-            )
-            if cursor.rowcount != len(rows):
-                raise Overtaken
+        rows = [finding.row for finding in found if finding.row is not None]
+        cursor = await tx.execute(
+            RECORDS["upsert"],
+            {
+                "category_id": self._lock.category_id,
+                "run_id": self._lock.run_id,
+                "batch": (b"[" + b",".join(rows) + b"]").decode(),
+            },
+        )
+        if cursor.rowcount != len(found):
+            raise Overtaken
 
     async def _mark_missing(self, tx: Connection, keys: Sequence[str]) -> list[Finding]:
-        marked = []
-        for at in range(0, len(keys), BATCH):
-            batch = list(keys[at : at + BATCH])
-            cursor = await tx.execute(
-                RECORDS["mark_missing"], {"keys": batch, "run_id": self._lock.run_id}
-            )
-            rows = await cursor.fetchall()
-            if len(rows) != len(batch):
-                raise Overtaken
-            marked += [missing_finding(row) for row in rows]
-        return marked
+        cursor = await tx.execute(
+            RECORDS["mark_missing"], {"keys": list(keys), "run_id": self._lock.run_id}
+        )
+        rows = await cursor.fetchall()
+        if len(rows) != len(keys):
+            raise Overtaken
+        return [missing_finding(row) for row in rows]
 
     async def _record(
         self, tx: Connection, reading: Reading, details: int, counts: _Counts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -142,7 +143,7 @@ def _words(title: str, kind: str, who: str, said: str) -> Words:
     message = f"[{kind}] {who} {said}"
     if len(message) > MESSAGE_LIMIT:
         message = message[: MESSAGE_LIMIT - 1] + "…"
-    return Words(title, message)
+    return Words(sys.intern(title), message)
 
 
 def _about(record: Record, kind: str) -> str:
