@@ -11,6 +11,7 @@ from uuid import UUID
 
 from allim.base.errors import FieldProblem
 from allim.base.settings import Environment, SettingsGroup
+from allim.relay.outcomes import RESPONSE_LIMIT
 from allim.relay.sender import Sender
 
 
@@ -139,10 +140,18 @@ class OutgoingHttp(Protocol):
         guard. Raises `HttpFailure` (see `channels/http.py`) when no answer came.
         """
 
-    async def get(
-        self, url: str, *, headers: Mapping[str, str], timeout: float, trusted: bool
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        timeout: float,
+        trusted: bool,
+        body: bytes | None = None,
+        limit: int = RESPONSE_LIMIT,
     ) -> HttpAnswer:
-        """GET in the same way."""
+        """Any method in the same way; `limit` is how many bytes of the answer are taken."""
 
     def check_url(self, url: str) -> str | None:
         """What speaks against calling a caller's URL, without looking up its name; or None."""
@@ -152,8 +161,9 @@ class OutgoingHttp(Protocol):
 class HttpAnswer:
     """An answer; `headers` are found by a name in any case.
 
-    `body` is cut at `outcomes.RESPONSE_LIMIT` characters. `complete` is False where the
-    connection broke or time ran out after the status had come, but before the body ended.
+    `body` is cut at `outcomes.RESPONSE_LIMIT` characters, unless another limit was asked for.
+    `complete` is False where the connection broke or time ran out after the status had come, but
+    before the body ended.
     """
 
     status: int

@@ -114,12 +114,6 @@ class HttpClient:
             "POST", url, body=body, headers=headers, timeout=timeout, trusted=trusted
         )
 
-    async def get(
-        self, url: str, *, headers: Mapping[str, str], timeout: float, trusted: bool
-    ) -> HttpAnswer:
-        """GET; `timeout` is seconds, for all of it. Raises HttpFailure when no answer came."""
-        return await self.request("GET", url, headers=headers, timeout=timeout, trusted=trusted)
-
     async def request(
         self,
         method: str,

@@ -1,21 +1,27 @@
-"""SHEET: rows of a Google sheet, written by an Apps Script (SHEET_WEBHOOK_URL).
+"""SHEET: rows of a Google sheet, by an Apps Script (SHEET_WEBHOOK_URL) or by the Sheets API.
 
-Each delivery is one row, told by its row key and written once. The recipient is nobody. With
-no sheet in the settings a delivery succeeds without a call and says so (`not_configured`).
+Each delivery is one row, told by its row key and written once. The recipient is nobody, or the
+name of the sheet. With no sheet in the settings a delivery succeeds without a call and says so
+(`not_configured`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from pydantic import Field, SecretStr, field_validator
 
-from allim.base.errors import FieldProblem
+from allim.base.errors import ConfigurationError, FieldProblem
 from allim.base.settings import Environment, SettingsGroup
 from allim.channels.channel import ChannelServices, Configured, Draft, Message, RecipientKind
-from allim.channels.hooks import checked_url
+from allim.channels.google import BadServiceAccount, ServiceAccount, Tokens
+from allim.channels.google_sheets import SCOPE, SHEETS_URL, Spreadsheet
+from allim.channels.hooks import checked_url, require_url, target_of
 from allim.channels.sending import Sending, sending
+from allim.channels.sheet_api import BATCH, ApiWriter
+from allim.channels.sheet_api import LIMITS as API_LIMITS
 from allim.channels.sheet_row import SheetRow
 from allim.channels.sheet_script import LIMITS as SCRIPT_LIMITS
 from allim.channels.sheet_script import ScriptWriter
@@ -24,6 +30,8 @@ from allim.relay.sender import RecordProviderId, SendingLimits
 from allim.relay.work import Work
 
 NAME = "SHEET"
+TIMEOUT = 30.0
+"""Seconds: Google is slow at times, and an Apps Script waits for its lock."""
 
 
 class SheetSettings(SettingsGroup):
@@ -35,10 +43,66 @@ class SheetSettings(SettingsGroup):
         " SHEET_SPREADSHEET_ID: rows succeed without a call.",
     )
 
+    sheet_spreadsheet_id: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_-]{1,200}$",
+        description="The spreadsheet that rows are written to by the Sheets API: the part of its"
+        " address between /d/ and /edit.",
+    )
+    sheet_name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        description="The sheet (tab) of it; the first one if not set.",
+    )
+    google_service_account_file: Path | None = Field(
+        None, description="The key file (JSON) of the service account that writes them."
+    )
+    google_service_account_json: SecretStr | None = Field(
+        None, description="The contents of that file, where there is no file."
+    )
+    google_sheets_url: str = Field(
+        SHEETS_URL, description="Where the Sheets API is; another one for emulators."
+    )
+    google_token_url: str | None = Field(
+        None, description="Where access tokens are had; as the key file says if not set."
+    )
+
     @field_validator("sheet_webhook_url")
     @classmethod
     def _is_url(cls, value: SecretStr | None) -> SecretStr | None:
         return checked_url(value)
+
+    @field_validator("google_sheets_url", "google_token_url")
+    @classmethod
+    def _are_urls(cls, value: str | None) -> str | None:
+        if value is not None:
+            require_url(value)
+        return value
+
+    def account(self) -> ServiceAccount:
+        """Who writes by the Sheets API. Raises ConfigurationError."""
+        file, given = self.google_service_account_file, self.google_service_account_json
+        if (file is None) == (given is None):
+            found = "neither is set" if file is None else "both are set"
+            raise ConfigurationError(
+                "SHEET_SPREADSHEET_ID needs one of GOOGLE_SERVICE_ACCOUNT_FILE and"
+                f" GOOGLE_SERVICE_ACCOUNT_JSON; {found}"
+            )
+        name = "GOOGLE_SERVICE_ACCOUNT_JSON"
+        try:
+            if file is not None:
+                name = f"GOOGLE_SERVICE_ACCOUNT_FILE {file}"
+                text = file.read_text(encoding="utf-8")
+            else:
+                text = given.get_secret_value() if given is not None else ""
+            return ServiceAccount.read(text, token_url=self.google_token_url)
+        except OSError as error:
+            raise ConfigurationError(f"{name} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigurationError(f"{name} is not JSON") from None
+        except BadServiceAccount as error:
+            raise ConfigurationError(f"{name} {error}") from None
 
 
 class SheetWriter(Protocol):
@@ -146,16 +210,51 @@ class NoWriter:
 
 
 def make(environment: Environment, services: ChannelServices) -> SheetChannel:
-    """Make the channel."""
+    """Make the channel. Raises ConfigurationError for settings that cannot be together."""
     settings = environment.read(SheetSettings)
-    if settings.sheet_webhook_url is not None:
-        how = sending(environment, NAME, timeout=30.0, limits=SCRIPT_LIMITS)
-        writer = ScriptWriter(
-            settings.sheet_webhook_url.get_secret_value(),
-            http=services.http,
-            timeout=how.timeout,
-            at_most_once=how.limits.at_most_once,
+    if settings.sheet_webhook_url is not None and settings.sheet_spreadsheet_id is not None:
+        raise ConfigurationError(
+            "SHEET_WEBHOOK_URL and SHEET_SPREADSHEET_ID are both set: rows would go to one of them"
+            " only, so keep one"
         )
-        return SheetChannel(writer, how)
-    limits = SendingLimits(batch=100, concurrency=4)
-    return SheetChannel(NoWriter(), sending(environment, NAME, timeout=30.0, limits=limits))
+    if settings.sheet_webhook_url is not None:
+        return _by_script(settings.sheet_webhook_url, environment, services)
+    if settings.sheet_spreadsheet_id is not None:
+        return _by_api(settings.sheet_spreadsheet_id, settings, environment, services)
+    limits = SendingLimits(batch=BATCH, concurrency=4)
+    return SheetChannel(NoWriter(), sending(environment, NAME, timeout=TIMEOUT, limits=limits))
+
+
+def _by_script(url: SecretStr, environment: Environment, services: ChannelServices) -> SheetChannel:
+    how = sending(environment, NAME, timeout=TIMEOUT, limits=SCRIPT_LIMITS)
+    writer = ScriptWriter(
+        url.get_secret_value(),
+        http=services.http,
+        timeout=how.timeout,
+        at_most_once=how.limits.at_most_once,
+    )
+    return SheetChannel(writer, how)
+
+
+def _by_api(
+    spreadsheet_id: str,
+    settings: SheetSettings,
+    environment: Environment,
+    services: ChannelServices,
+) -> SheetChannel:
+    how = sending(environment, NAME, timeout=TIMEOUT, limits=API_LIMITS)
+    account = settings.account()
+    writer = ApiWriter(
+        Spreadsheet(
+            spreadsheet_id,
+            tokens=Tokens(account, SCOPE, http=services.http),
+            http=services.http,
+            base_url=settings.google_sheets_url,
+        ),
+        target=target_of(f"{settings.google_sheets_url}/{spreadsheet_id}"),
+        tab_name=settings.sheet_name,
+        account=account.email,
+        timeout=how.timeout,
+        at_most_once=how.limits.at_most_once,
+    )
+    return SheetChannel(writer, how)

@@ -129,7 +129,9 @@ class ScriptWriter:
         left = deadline - time.monotonic()
         if left <= 0:
             raise HttpFailure("timeout", "no answer within the time limit", ambiguous=True)
-        return await self._http.get(str(place), headers={}, timeout=left, trusted=trusted)
+        return await self._http.request(
+            "GET", str(place), headers={}, timeout=left, trusted=trusted
+        )
 
     def _outcome(self, answer: HttpAnswer) -> Outcome:
         status = answer.status

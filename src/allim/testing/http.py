@@ -98,6 +98,10 @@ class HttpSink:
         """Answer with these from now on, one request each, the last one ever after."""
         self._answers = deque(answers)
 
+    def reply(self, request: Request) -> Answer:
+        """What a request is answered with; a fake of some service says it in its own way."""
+        return self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
+
     async def received(self, count: int) -> list[Request]:
         """Wait until that many requests have come; all of them."""
         await self._connections.until(lambda: len(self.requests) >= count)
@@ -138,7 +142,7 @@ class HttpSink:
     ) -> bool:
         """One request and its answer; whether the connection goes on."""
         request = await _read_request(reader, number)
-        answer = self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
+        answer = self.reply(request)
         self.requests.append(request)
         self._connections.changed()
         writer.write(answer.wire)
