@@ -60,7 +60,7 @@ class NoSuchTab(Exception):
     """The spreadsheet has no sheet of the name."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Place:
     """A row to be written, the mark that it tries to leave, and what became of it."""
 
@@ -69,6 +69,10 @@ class _Place:
     probe: int = 0
     mark: int = 0
     outcome: Outcome | None = None
+
+    def marks_so_far(self) -> Sequence[int]:
+        """The mark that it tries, and those that it would have tried before."""
+        return [mark_id(self.row.key, probe) for probe in range(self.probe + 1)]
 
 
 class ApiWriter:
@@ -188,14 +192,14 @@ class ApiWriter:
 
     async def _explained(self, waiting: Sequence[_Place], deadline: float) -> bool:
         """Whether marks that are there already are why a batch was refused."""
-        lookups = [{"metadataId": place.mark} for place in waiting]
+        # The lower probes too: within a batch another row may have taken the place of its own mark.
+        asked = {place: place.marks_so_far() for place in waiting}
+        lookups = [{"metadataId": mark} for marks in asked.values() for mark in marks]
         there = {mark.id: mark.value for mark in await self._spreadsheet.marks(lookups, deadline)}
-        for place in waiting:
-            if place.mark not in there:
-                continue
-            if there[place.mark] == mark_value(place.row.key):
+        for place, marks in asked.items():
+            if mark_value(place.row.key) in [there.get(mark) for mark in marks]:
                 place.outcome = DUPLICATE
-            else:
+            elif place.mark in there:
                 place.probe += 1
         return bool(there)
 
