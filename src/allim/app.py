@@ -23,7 +23,6 @@ from allim.enrolment.dispatch_settings import DispatchSettings
 from allim.enrolment.routes import job_routes, record_routes
 from allim.enrolment.runs import Runs
 from allim.enrolment.scheduled import JOB_KINDS
-from allim.enrolment.sync import EnrolmentSync
 from allim.hub.bulk import BULK_LIMIT, BulkCreation
 from allim.hub.coalescer import Coalescer, OnCommit
 from allim.hub.endpoints import EndpointBook
@@ -73,7 +72,7 @@ def create_app(
     on_commit: OnCommit = lambda lanes: None,
     registry: CollectorRegistry | None = None,
     endpoints: EndpointBook | None = None,
-    sync: EnrolmentSync | None = None,
+    sync_calls: SyncCalls | None = None,
     wake_scheduler: Callable[[], None] = lambda: None,
     run_pass: RunPass = no_passes,
 ) -> FastAPI:
@@ -81,9 +80,9 @@ def create_app(
 
     `on_commit` hears the lanes that have new work after each commit; `registry` is what
     /metrics shows; `endpoints` is the book that the channels sign by, where there is one in
-    this process; `sync` is None where no LMS is set up; `wake_scheduler` is called when a schedule
-    was changed; `run_pass` sends for the dispatch endpoints. Raises ConfigurationError for
-    settings that cannot be.
+    this process; `sync_calls` run the enrolment sync, where an LMS is set up; `wake_scheduler`
+    is called when a schedule was changed; `run_pass` sends for the dispatch endpoints. Raises
+    ConfigurationError for settings that cannot be.
     """
     settings = environment.read(AccessSettings)
     keys = ApiKeys(
@@ -93,7 +92,7 @@ def create_app(
     )
     coalescer = Coalescer(database, on_commit)
     reader = Reader(database)
-    sync_calls = SyncCalls(sync)
+    sync_calls = sync_calls or SyncCalls(None)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from allim.database.pool import Database
 from tests.hub.conftest import Api, Start
 
@@ -66,7 +64,13 @@ async def test_every_wrong_field_is_named_with_its_place(api: Api) -> None:
     assert error["message"] == "must be one of enrolment-sync, outbox-dispatch"
 
     where = (await api.post("/schedules", json=SCHEDULE)).headers["Location"]
-    for change in ({}, {"cron": "* * *"}, {"job": "enrolment-sync"}, {"parameters": {}}):
+    changes: list[dict[str, Any]] = [
+        {},
+        {"cron": "* * *"},
+        {"job": "enrolment-sync"},
+        {"parameters": {}},
+    ]
+    for change in changes:
         assert (await api.call("PATCH", where, json=change)).status == 422, change
 
 
@@ -112,20 +116,19 @@ async def test_lists_come_in_pages(api: Api, database: Database) -> None:
     assert (await api.get("/schedules?cursor=nonsense")).json["code"] == "invalid_cursor"
 
 
-@pytest.mark.parametrize(
-    ("key", "method", "path", "status"),
-    [
-        ("read-secret-0123456789", "GET", "/schedules", 200),
-        ("read-secret-0123456789", "POST", "/schedules", 403),
-        ("read-secret-0123456789", "POST", "/schedules/1/fire", 403),
-        ("operate-secret-0123456789", "GET", "/schedules", 200),
-        ("tenant-secret-0123456789", "GET", "/schedules", 403),
-        ("tenant-secret-0123456789", "DELETE", "/schedules/1", 403),
-    ],
-)
-async def test_who_may_do_what(
-    start_api: Start, key: str, method: str, path: str, status: int
-) -> None:
+ALLOWED = [
+    ("read-secret-0123456789", "GET", "/schedules", 200),
+    ("read-secret-0123456789", "POST", "/schedules", 403),
+    ("read-secret-0123456789", "POST", "/schedules/1/fire", 403),
+    ("operate-secret-0123456789", "GET", "/schedules", 200),
+    ("operate-secret-0123456789", "DELETE", "/schedules/1", 404),
+    ("tenant-secret-0123456789", "GET", "/schedules", 403),
+    ("tenant-secret-0123456789", "DELETE", "/schedules/1", 403),
+]
+
+
+async def test_who_may_do_what(start_api: Start) -> None:
     api = await start_api(ALLIM_API_KEYS=f"{KEYS},{TENANT}")
-    answer = await api.call(method, path, headers={"Authorization": f"Bearer {key}"})
-    assert answer.status == status, answer.json
+    for key, method, path, status in ALLOWED:
+        answer = await api.call(method, path, headers={"Authorization": f"Bearer {key}"})
+        assert answer.status == status, (key, path, answer.body)

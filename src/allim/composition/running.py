@@ -183,11 +183,13 @@ async def _api(
     from allim.app import create_app
     from allim.composition.scheduling import LANE
     from allim.composition.serving import HttpServer, bind, url_of
+    from allim.enrolment.calls import SyncCalls
     from allim.web.access import refuse_open_bind
     from allim.web.keys import keys_exist
 
     settings = environment.read(AccessSettings)
     refuse_open_bind(settings.allim_host, await keys_exist(database, environment))
+    sync_calls = SyncCalls(sync)
     app = create_app(
         database,
         ways.channels,
@@ -196,7 +198,7 @@ async def _api(
         registry=watch.registry,
         endpoints=ways.endpoints,
         run_pass=_passes(database, ways, environment, wakes, watch, worker),
-        sync=sync,
+        sync_calls=sync_calls,
         wake_scheduler=lambda: wakes({LANE}),
     )
     listener = bind(settings.allim_host, settings.allim_port)
@@ -210,7 +212,11 @@ async def _api(
         finally:
             listener.close()
 
-    return server.stop, serve
+    def stop() -> None:
+        sync_calls.stop()
+        server.stop()
+
+    return stop, serve
 
 
 async def _together(stop: Stop, *programs: Awaitable[None]) -> None:

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from allim.base.errors import DatabaseUnavailable
+from allim.base.errors import DatabaseUnavailable, RequestError
 from allim.base.validation import invalid_parameters
 from allim.web.problems import RETRY_AFTER, document_of
 
@@ -71,13 +71,15 @@ def refusal_of(error: Exception) -> JSONResponse:
     cause = error
     if isinstance(error, RequestValidationError):
         cause = invalid_parameters(error.errors())
-    elif isinstance(error, HTTPException) and isinstance(error.__cause__, Exception):
+    elif isinstance(error, HTTPException):
+        if not isinstance(error.__cause__, RequestError):
+            return refusal(error.status_code, str(error.detail))
         cause = error.__cause__
     document = document_of(cause)
     fields = document.get("errors")
     said = document["detail"]
     if fields:
-        said = "; ".join(f"{field['place']}: {field['message']}" for field in fields)
+        said = "; ".join(f"{field['place'] or 'body'}: {field['message']}" for field in fields)
     headers = {"Retry-After": RETRY_AFTER} if isinstance(cause, DatabaseUnavailable) else None
     return refusal(document["status"], said, fields=fields, headers=headers)
 
