@@ -40,6 +40,11 @@ def connection_lost(place: str) -> LmsError:
     return LmsError(FailureGroup.OTHER, f"the connection broke while {place} answered")
 
 
+def run_has_ended(place: str) -> LmsError:
+    """A call that was still to be made when its run ended."""
+    return LmsError(FailureGroup.OTHER, f"the run ended before {place} was asked")
+
+
 def unreadable(place: str, reason: str) -> LmsError:
     """An answer that is not what it should be."""
     return LmsError(FailureGroup.OTHER, f"unreadable answer from {place}: {reason}")

@@ -116,6 +116,7 @@ class Calls:
         self._manners = manners
         self._permits = asyncio.Semaphore(manners.concurrency)
         self._open: set[aiohttp.ClientResponse] = set()
+        self._ended = False
 
     async def json(self, call: Call, read: Read = lambda answer: answer) -> Any:
         """A whole answer, as `read` takes it; that may raise `Passing` to have it repeated."""
@@ -160,7 +161,8 @@ class Calls:
                     begun_again()
 
     def close(self) -> None:
-        """Break what is still being read."""
+        """Break what is still being read; no call is made any more."""
+        self._ended = True
         for response in tuple(self._open):
             response.close()
         self._open.clear()
@@ -174,6 +176,8 @@ class Calls:
         A listing must not hold one while it is read: its reader asks for details meanwhile.
         """
         place = request.call.place
+        if self._ended:
+            raise failures.run_has_ended(place)
         try:
             async with permits or nullcontext(), request.patience.waiting():
                 response = await self._connections.post(request.call, request.headers)
