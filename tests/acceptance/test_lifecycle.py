@@ -13,10 +13,6 @@ from allim.testing.http import Answer, HttpSink
 from tests.programs import Start, allim
 
 QUICK = {
-    "SLACK_TIMEOUT_SECONDS": "1",
-    "EMAIL_TIMEOUT_SECONDS": "1",
-    "WEBHOOK_TIMEOUT_SECONDS": "1",
-    "LOG_TIMEOUT_SECONDS": "1",
     "DELIVERY_LEASE_SECONDS": "7",
     "DELIVERY_RESCUE_SECONDS": "0.2",
 }

@@ -21,6 +21,10 @@ CALL_GRACE = 5.0
 """Seconds by which the engine's limit on a send is longer than the channel's own timeout."""
 
 
+LEASE_SETTING = "DELIVERY_LEASE_SECONDS"
+"""Whose settings group is the composition's; no call may outlive it."""
+
+
 class RetrySettings(SettingsGroup):
     """When deliveries are tried again, for every channel that does not say otherwise."""
 
@@ -126,7 +130,7 @@ def sending(
             f"invalid settings: {channel}: the longest wait between tries"
             f" ({retry.maximum:g} s) is shorter than the first ({retry.base:g} s)"
         )
-    timeout = own.get("timeout_seconds", timeout)
+    timeout = own.get("timeout_seconds", _within_the_lease(environment, timeout))
     return Sending(
         replace(
             limits,
@@ -138,6 +142,18 @@ def sending(
         ),
         timeout,
     )
+
+
+def _within_the_lease(environment: Environment, timeout: float) -> float:
+    """A channel's own timeout, less where an operator's short lease leaves no time for it.
+
+    What the operator has set is never changed: where that does not fit, the start is refused.
+    """
+    try:
+        lease = float(environment.get(LEASE_SETTING) or "inf")
+    except ValueError:
+        return timeout  # Told by whoever reads that setting.
+    return min(timeout, max(lease - CALL_GRACE - 1.0, 1.0))
 
 
 def _rate(per_second: float | None, default: RateLimit | None) -> RateLimit | None:
