@@ -1,0 +1,4 @@
+select status, count(*) as cnt
+from notification_outbox
+group by 1
+order by 1;
