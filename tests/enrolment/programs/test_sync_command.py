@@ -1,0 +1,101 @@
+"""`allim sync` from the shell."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from allim.testing.lms.kvca import ROSTER, FakeKvca
+from tests.programs import allim, an_empty_directory, clean_environment
+
+COURSE = 447
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with an_empty_directory() as path:
+        yield path
+
+
+@pytest.fixture
+async def kvca() -> AsyncIterator[FakeKvca]:
+    async with FakeKvca() as kvca:
+        kvca.add_course(303, COURSE)
+        kvca.enrol(COURSE, "kim")
+        yield kvca
+        kvca.heal()
+
+
+async def test_a_sync_prints_what_it_did(place: Path, database_url: str) -> None:
+    settings = {"DATABASE_URL": database_url, "LMS_KIND": "sample"}
+    first = await allim("sync", "--category", "303", cwd=place, **settings)
+    assert first.code == 0, first.err
+    assert "new_records 20\n" in first.out
+    assert first.out.endswith("run 1: SUCCESS\n")
+    assert first.err.splitlines()[-1] == "run 1: 2 of 2 courses, 11 enrolments"
+
+    second = await allim(
+        "sync", "--category", "303", "--trigger", "retry", "--max-users", "500",
+        cwd=place, **settings,
+    )  # fmt: skip
+    assert second.code == 0
+    assert "changed_records 4\n" in second.out
+
+    unknown = await allim("sync", "--category", "5", cwd=place, **settings)
+    assert unknown.code == 1
+    assert unknown.err.splitlines()[-1].startswith('allim: run 3 failed: unknown category "5"')
+    with psycopg.connect(database_url) as connection:
+        runs = connection.execute("SELECT trigger_type, status FROM run_log ORDER BY id").fetchall()
+    assert runs == [("MANUAL", "SUCCESS"), ("RETRY", "SUCCESS"), ("MANUAL", "FAILED")]
+
+
+async def test_what_is_not_set_up_is_a_settings_error(place: Path, database_url: str) -> None:
+    for settings, says in (
+        ({}, "set LMS_KIND to kvca, moodle or sample"),
+        ({"LMS_KIND": "kvca"}, "LMS_KIND=kvca needs LMS_BASE_URL, LMS_USERNAME, LMS_PASSWORD"),
+    ):
+        ended = await allim(
+            "sync", "--category", "303", cwd=place, DATABASE_URL=database_url, **settings
+        )
+        assert ended.code == 2
+        assert says in ended.err.splitlines()[-1]
+
+
+async def test_one_at_a_time_and_an_interrupt_releases_the_lock(
+    place: Path, database_url: str, kvca: FakeKvca
+) -> None:
+    settings = {"DATABASE_URL": database_url, **kvca.environment()}
+    gate = kvca.hold(ROSTER)
+    held = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "allim", "sync", "--category", "303",
+        cwd=place,
+        env=clean_environment(**settings),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    await gate.reached()
+
+    refused = await allim("sync", "--category", "303", cwd=place, **settings)
+    assert refused.code == 1
+    assert refused.err.splitlines()[-1].startswith("allim: job_lock active (")
+
+    held.send_signal(signal.SIGINT)
+    _, err = await held.communicate()
+    assert held.returncode == 130
+    assert err.decode().splitlines()[-1] == (
+        "allim: interrupted: the run is FAILED, its lock is released"
+    )
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM job_lock").fetchone() == (0,)
+        runs = connection.execute(
+            "SELECT status, split_part(error_message, ' ', 1) FROM run_log ORDER BY id"
+        ).fetchall()
+    assert runs == [("FAILED", "stopped:"), ("FAILED", "job_lock")]
+    gate.open()
+    assert (await allim("sync", "--category", "303", cwd=place, **settings)).code == 0
