@@ -52,12 +52,13 @@ COMMENT ON COLUMN sheet_outbox.error_code IS
     'Why it is as it is. On a SENT row: not_configured (nobody was called) or duplicate (the row'
     ' was there already).';
 
--- `source_id` is the parent's own column and nothing else, so that a join on it comes down to
--- delivery_row_key, then delivery_parent.
+-- `source_type` is a constant, and `source_id` the parent's own column and nothing else: so a
+-- join on both comes down to delivery_row_key, then delivery_parent, and the planner knows how
+-- many rows it meets. An expression would be a guess, and with it the join goes over all rows.
 CREATE VIEW notification_outbox AS
 SELECT d.id,
        d.notification_id,
-       CASE WHEN p.channel = 'SHEET' THEN 'sheet_alert' END AS source_type,
+       'sheet_alert' AS source_type,
        p.row_key AS source_id,
        d.channel,
        d.template_code,
@@ -85,9 +86,9 @@ SELECT d.id,
 COMMENT ON VIEW notification_outbox IS
     'Notices by Kakao: deliveries of the channel KAKAO.';
 COMMENT ON COLUMN notification_outbox.source_type IS
-    'sheet_alert where it followed a row of the sheet; null where it was asked for by itself.';
+    'Always sheet_alert.';
 COMMENT ON COLUMN notification_outbox.source_id IS
-    'The row_key of that row of the sheet.';
+    'The row_key of the row of the sheet that it followed; null where it was asked for by itself.';
 COMMENT ON COLUMN notification_outbox.status IS
     'As in sheet_outbox.';
 COMMENT ON COLUMN notification_outbox.error_code IS
