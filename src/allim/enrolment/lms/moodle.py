@@ -38,6 +38,8 @@ COMPLETION = "core_completion_get_course_completion_status"
 
 PAGE = 500
 """Users asked for at once."""
+OVERLAP = 50
+"""A page begins with this part of the one before it."""
 PAGES_WITHOUT_NEWS = 3
 """So many pages of nobody new: it does not page at all."""
 ACTIVE_READINGS = 3
@@ -204,9 +206,9 @@ class MoodleSession:
         A short page is not the last: hidden users are left out of it.
 
         When somebody leaves a course while it is read, everybody after moves up by one, and the
-        next page would begin one too late. So a page begins no later than where the last user
-        of the page before it stands, and where that user is not in it, the tally hears of it.
-        (Not after a page of which more than half is left out: that would read it over and over.)
+        next page would begin too late. So pages overlap a little, and where the last user of one
+        is not in the next, the tally hears of it. (Not after a page of which more than half is
+        left out: that would read it over and over.)
         """
         begin, last, idle = 0, None, 0
         seen: set[str] = set()
@@ -231,7 +233,7 @@ class MoodleSession:
                 yield fresh
             overlaps = len(page) > self._page // 2
             last = ids[-1] if overlaps else None
-            begin += len(page) - 1 if overlaps else self._page
+            begin += len(page) - max(self._page // OVERLAP, 1) if overlaps else self._page
 
     async def _enrolled(
         self, course: Course, fields: Sequence[str], *, begin: int, **options: int
