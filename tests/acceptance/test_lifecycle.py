@@ -141,3 +141,6 @@ async def test_the_demo_ends_with_0_without_a_terminal(place: Path) -> None:
     assert demo.out.count("COMPLETED, as it should") == 5
     assert "RETRY 503" in demo.out
     assert "[fallback of" in demo.out
+    assert "20 rows in the sheet, then 20 notices by Kakao, as it should" in demo.out
+    assert "[변경] 이서연 (파이썬 데이터 분석 입문) 상태: 대기 → 결제완료" in demo.out
+    assert "6 rows in the sheet, then 6 notices by Kakao, as it should" in demo.out

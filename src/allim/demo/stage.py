@@ -18,6 +18,7 @@ import aiohttp
 from allim.base.errors import AllimError
 from allim.composition.settings import settings_groups
 from allim.testing.http import HttpSink
+from allim.testing.sheets import FakeAppsScript
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
@@ -36,6 +37,8 @@ class Stage:
     """Seconds until the API answered, the database included."""
     slack: HttpSink
     partner: HttpSink
+    sheet: FakeAppsScript
+    kakao: HttpSink
     session: aiohttp.ClientSession
     process: asyncio.subprocess.Process
     printed: list[str] = field(default_factory=list)
@@ -50,14 +53,20 @@ async def stage(home: Path) -> AsyncIterator[Stage]:
 
     Raises AllimError with what `allim up` said where it does not start.
     """
-    async with HttpSink() as slack, HttpSink() as partner, aiohttp.ClientSession() as session:
+    async with (
+        HttpSink() as slack,
+        HttpSink() as partner,
+        FakeAppsScript() as sheet,
+        HttpSink() as kakao,
+        aiohttp.ClientSession() as session,
+    ):
         began = time.monotonic()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "allim",
             "up",
-            env=_environment(home, slack),
+            env=_environment(home, slack, sheet, kakao),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -75,7 +84,18 @@ async def stage(home: Path) -> AsyncIterator[Stage]:
             started_in = time.monotonic() - began
             reading.append(asyncio.create_task(_keep(process.stderr, [], asyncio.Event())))
             yield Stage(
-                url, home, database, started_in, slack, partner, session, process, printed, arrived
+                url=url,
+                home=home,
+                database=database,
+                started_in=started_in,
+                slack=slack,
+                partner=partner,
+                sheet=sheet,
+                kakao=kakao,
+                session=session,
+                process=process,
+                printed=printed,
+                arrived=arrived,
             )
         finally:
             if process.returncode is None:
@@ -112,7 +132,9 @@ async def _keep(stream: asyncio.StreamReader, lines: list[str], arrived: asyncio
         arrived.set()
 
 
-def _environment(home: Path, slack: HttpSink) -> Mapping[str, str]:
+def _environment(
+    home: Path, slack: HttpSink, sheet: FakeAppsScript, kakao: HttpSink
+) -> Mapping[str, str]:
     """The process's environment without any setting of Allim's, and with the demo's.
 
     Empty rather than absent: that also hides what a `.env` file says.
@@ -126,6 +148,10 @@ def _environment(home: Path, slack: HttpSink) -> Mapping[str, str]:
         "ALLIM_SSRF_ALLOW": "127.0.0.1/32",
         "SLACK_WEBHOOK_URL": slack.url + SLACK_PATH,
         "SLACK_RETRY_BASE_SECONDS": "1",
+        "SHEET_WEBHOOK_URL": sheet.url,
+        "SHEET_RETRY_BASE_SECONDS": "1",
+        "KAKAO_WEBHOOK_URL": kakao.url + "/notices",
+        "LMS_KIND": "sample",
         "PYTHONIOENCODING": "utf-8",
     }
     return {**os.environ, **hidden, **ours}

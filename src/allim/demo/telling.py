@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from allim.base.errors import AllimError
+from allim.demo.enrolment import tell_enrolment
+from allim.demo.speaking import LOOK_SECONDS, PATIENCE_SECONDS, Say, call
 from allim.demo.stage import Stage
 from allim.demo.story import Scenario, scenarios
 from allim.testing.http import Answer
 
 OPEN = frozenset({"PENDING", "PROCESSING"})
-LOOK_SECONDS = 0.05
-PATIENCE_SECONDS = 60.0
-
-Say = Callable[[str], None]
 
 
 async def tell(stage: Stage, say: Say) -> bool:
@@ -27,10 +24,13 @@ async def tell(stage: Stage, say: Say) -> bool:
     say(f"  API       {stage.url}   (up in {stage.started_in:.1f} s, database included)")
     say("  e-mail    printed, since no SMTP server is set")
     say(f"  Slack     a local server that answers like Slack: {stage.slack.url}")
+    say("  sheet     a local server like Google's Apps Script; Kakao and the LMS are local too")
     stage.partner.answer(Answer.of(400, "we do not know this order"))
     good = True
-    for number, scenario in enumerate(scenarios(stage), start=1):
+    acts = scenarios(stage)
+    for number, scenario in enumerate(acts, start=1):
         good &= await _play(number, scenario, stage, say)
+    good &= await tell_enrolment(stage, len(acts) + 1, say)
     await _sum_up(stage, say)
     return good
 
@@ -40,14 +40,16 @@ async def _play(number: int, scenario: Scenario, stage: Stage, say: Say) -> bool
     slack_before, printed_before = len(stage.slack.requests), len(stage.printed)
     say(f"\n{number}. {scenario.heading}")
     began = time.perf_counter()
-    created = await _call(stage, "POST", "/notifications", json=scenario.body)
+    created = await call(stage, "POST", "/notifications", json=scenario.body)
     took = time.perf_counter() - began
     say(f"   POST /notifications  202 in {took * 1000:.1f} ms  {created['id']}")
     shown = await _ended(stage, created["id"])
     for delivery in shown["deliveries"]:
         _tell_delivery(delivery, say)
-    for request in stage.slack.requests[slack_before:]:
-        say(f"   Slack received: {_slack_text(request.json)}")
+    answers = scenario.slack_answers or (Answer.of(200, "ok"),)
+    for nth, request in enumerate(stage.slack.requests[slack_before:]):
+        status = answers[min(nth, len(answers) - 1)].status
+        say(f"   Slack answered {status} to: {_slack_text(request.json)}")
     await _mails_printed(stage, printed_before, shown["deliveries"])
     for line in stage.printed[printed_before:]:
         if not line.startswith("─"):
@@ -78,7 +80,7 @@ def _tell_delivery(delivery: Mapping[str, Any], say: Say) -> None:
 async def _ended(stage: Stage, identity: str) -> dict[str, Any]:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
-            shown = await _call(stage, "GET", f"/notifications/{identity}")
+            shown = await call(stage, "GET", f"/notifications/{identity}")
             if shown["status"] not in OPEN:
                 return shown
             await asyncio.sleep(LOOK_SECONDS)
@@ -94,23 +96,15 @@ async def _mails_printed(stage: Stage, since: int, deliveries: Sequence[Mapping[
 
 
 async def _sum_up(stage: Stage, say: Say) -> None:
-    page = await _call(stage, "GET", "/notifications", params={"limit": "250"})
+    page = await call(stage, "GET", "/notifications", params={"limit": "250"})
     kept = len(page["items"])
     more = " or more" if page["next"] else ""
-    dead = await _call(stage, "GET", "/deliveries", params={"status": "DEAD", "limit": "250"})
+    dead = await call(stage, "GET", "/deliveries", params={"status": "DEAD", "limit": "250"})
     say(f"\nOn record: {kept}{more} notifications, {len(dead['items'])} dead letter(s).")
     say(f"  documentation of the API   {stage.url}/docs")
     say(f"  everything                 curl {stage.url}/notifications")
     say(f"  dead letters               curl '{stage.url}/deliveries?status=DEAD'")
     say(f"  metrics                    curl {stage.url}/metrics")
-
-
-async def _call(stage: Stage, method: str, path: str, **more: Any) -> dict[str, Any]:
-    async with stage.session.request(method, stage.url + path, **more) as answer:
-        body: dict[str, Any] = await answer.json(content_type=None)
-        if answer.status >= 400:
-            raise AllimError(f"{method} {path} answered {answer.status}: {body.get('detail')}")
-        return body
 
 
 def _slack_text(body: Mapping[str, Any]) -> str:

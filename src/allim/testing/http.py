@@ -47,6 +47,12 @@ class Answer:
         head += "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         return cls(head.encode() + b"\r\n" + content)
 
+    @property
+    def status(self) -> int:
+        """The status that it answers with; 0 where it breaks off before one."""
+        head = self.wire.split(b" ", 2)
+        return int(head[1]) if len(head) > 1 and head[1].isdigit() else 0
+
     @classmethod
     def cut(cls, wire: bytes = b"") -> Answer:
         """These bytes, then the connection breaks."""
