@@ -14,14 +14,15 @@ NO_CRITERIA = frozenset({"nocriteriaset", "completionnotenabled"})
 NOT_TRACKED = frozenset({"usernotenroled", "notenroled", "usernotenrolled", "notenrolled"})
 """It does, but not of this user: teachers, and who has just left."""
 
-_PASSING = frozenset(
+PASSING = frozenset(
     {
         "dbconnectionfailed", "dmlreadexception", "dmlwriteexception", "ddlexecuteerror",
         "sitemaintenance", "upgraderunning", "cannotobtainlock", "locktimeout", "ratelimited",
     }
 )  # fmt: skip
+"""Worth a repeat."""
 
-_NEEDS_A_SETTING = {
+NEEDS_A_SETTING = {
     "invalidtoken": "check LMS_TOKEN",
     "accessexception": "the token's service lacks this function, or its user may not use it",
     "nopermissions": "the token's user lacks a right",
@@ -39,6 +40,7 @@ _NEEDS_A_SETTING = {
     "wsaccessusersuspended": "the token's user is suspended",
     "wsaccessuserexpired": "the token's user's password has expired",
 }
+"""What somebody must change, and where to look."""
 _CODE = re.compile(r"[a-z][a-z0-9_/]{0,60}")
 
 
@@ -56,7 +58,7 @@ def without_exception(answer: Any, place: str) -> Any:
         return answer
     given = str(answer.get("errorcode")).lower()
     code = given if _CODE.fullmatch(given) else "unknown"
-    hint = _NEEDS_A_SETTING.get(code)
+    hint = NEEDS_A_SETTING.get(code)
     if hint is not None:
         group, text = FailureGroup.CONFIGURATION, f"Moodle refused {place} with '{code}': {hint}"
     elif "timeout" in code:
@@ -64,7 +66,7 @@ def without_exception(answer: Any, place: str) -> Any:
     else:
         group, text = FailureGroup.OTHER, f"Moodle refused {place} with '{code}'"
     error = MoodleError(group, text, code)
-    if code in _PASSING:
+    if code in PASSING:
         raise Passing(error)
     raise error
 
