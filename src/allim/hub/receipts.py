@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from enum import StrEnum
 from typing import Literal
 
+from allim.channels.channel import Message
 from allim.database.pool import Database
 from allim.hub.settling import (
     PROVIDER_ID_LIMIT,
@@ -16,6 +17,7 @@ from allim.hub.settling import (
     storable,
 )
 from allim.hub.status import DeliveryStatus
+from allim.relay.policy import ChannelPolicy
 
 FinalReceipt = Literal["DELIVERED", "FAILED"]
 
@@ -42,11 +44,13 @@ async def apply_receipt(
     provider_id: str,
     receipt: FinalReceipt,
     wake: Callable[[Collection[str]], None],
+    policy: ChannelPolicy[Message] | None,
 ) -> ReceiptResult:
     """Take in a final receipt for the attempt that has this provider id.
 
     `wake` is told the channels where it left new work: the steps that follow a success, the
-    fallback that follows a failure. Raises DatabaseUnavailable; applying it again is safe.
+    fallback that follows a failure. `policy` has a hand in the same transaction where the receipt
+    ends the delivery. Raises DatabaseUnavailable; applying it again is safe.
     """
     known_as = storable(provider_id, PROVIDER_ID_LIMIT)
     about = {"id": delivery_id, "provider_id": known_as}
@@ -72,6 +76,8 @@ async def apply_receipt(
         rows = SettleRows()
         rows.add(delivery_id, None, transition, outcome, code=code, receipt=receipt)
         settled = await settle_families(tx, rows, [])
+        if policy is not None:
+            await policy.on_receipt(tx, [delivery_id])
     if settled.lanes:
         wake(settled.lanes)
     return ReceiptResult.APPLIED
