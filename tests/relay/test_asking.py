@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -98,7 +99,7 @@ async def test_who_never_answers_leaves_it_to_an_operator_and_starts_no_fallback
     outside = Outside(always(Outcome.unknown("timeout")), limits=ASKED)
     outside.fate = always(Outcome.unknown("timeout"))
 
-    seldom = {"poll_max_deaf": HOUR, "rescue_every": HOUR, "expire_every": HOUR}
+    seldom: dict[str, Any] = {"poll_max_deaf": HOUR, "rescue_every": HOUR, "expire_every": HOUR}
     async with running(box, outside, lease=48 * HOUR, **seldom):
         began = loop_clock()
         while box.deliveries[delivery].status is not DeliveryStatus.HELD:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from allim.base.errors import FieldProblem
 from allim.base.settings import Environment, SettingsGroup
+from allim.relay.outcomes import RESPONSE_LIMIT
 from allim.relay.sender import Sender
 
 
@@ -128,6 +129,19 @@ class OutgoingHttp(Protocol):
         `trusted` is for URLs from the operator's own settings; any other passes the SSRF
         guard. Raises `HttpFailure` (see `channels/http.py`) when no answer came.
         """
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        timeout: float,
+        trusted: bool,
+        body: bytes | None = None,
+        limit: int = RESPONSE_LIMIT,
+    ) -> HttpAnswer:
+        """Any method; `limit` is how many bytes of the answer's body are taken."""
 
     def check_url(self, url: str) -> str | None:
         """What speaks against calling a caller's URL, without looking up its name; or None."""
