@@ -28,6 +28,18 @@ from allim.hub.routes import (
     create_schemas,
     reading_routes,
 )
+from allim.messaging.cancellation import Reservations
+from allim.messaging.intake import Intake
+from allim.messaging.routes import (
+    message_routes,
+    reservation_routes,
+    suppression_routes,
+    trace_routes,
+)
+from allim.messaging.suppression import SuppressionList
+from allim.messaging.tenant_routes import tenant_routes
+from allim.messaging.tenants import Tenants
+from allim.messaging.tracing import Tracer
 from allim.web import problems
 from allim.web.access import AccessMiddleware, is_loopback
 from allim.web.documentation import documentation_routes
@@ -103,6 +115,12 @@ def create_app(
     app.include_router(reading_routes(reader))
     app.include_router(operation_routes(Operations(database, on_commit), reader))
     app.include_router(endpoint_routes(endpoints or EndpointBook(database)))
+    intake = Intake(database, channels, environment, on_commit)
+    app.include_router(message_routes(intake, coalescer))
+    app.include_router(reservation_routes(Reservations(database)))
+    app.include_router(suppression_routes(SuppressionList(database)))
+    app.include_router(tenant_routes(Tenants(database)))
+    app.include_router(trace_routes(Tracer(database)))
     app.include_router(health_routes(database))
     app.include_router(metrics_route(registry or CollectorRegistry()))
     by_hand = {"/notifications": {"post": CREATE_OPERATION}}

@@ -18,6 +18,7 @@ from allim.database.wakes import Listener, Waker
 from allim.hub.delivery_box import DeliveryBox
 from allim.hub.endpoints import DisabledTargets, EndpointBook
 from allim.hub.rates import SharedRates
+from allim.messaging.policies import MessagingPolicies
 from allim.relay.lane import Lane
 from allim.relay.observer import Observer
 from allim.relay.policy import ChannelPolicy, combine
@@ -92,6 +93,7 @@ def make_relay(
     ways: Ways,
     environment: Environment,
     *,
+    rules: MessagingPolicies,
     signal: WakeSignal,
     wakes: Wakes,
     observe: Callable[[str], Observer],
@@ -99,13 +101,15 @@ def make_relay(
 ) -> Relay[Message]:
     """A relay for every channel, or for those named in `only`; `observe` is told its name.
 
+    `rules` are messaging's: balances, cancelled reservations, opt-outs, advertising at night.
+
     Raises ConfigurationError for a channel that there is none of, and for a lease too short.
     """
     worker = worker_name()
     chosen = _chosen(ways.channels, only)
     limits = environment.read(RelaySettings).limits()
     refuse_short_lease([ways.channels[name] for name in chosen], limits.lease)
-    lanes = [Lane(name, ways.channels[name], _policy(name, ways)) for name in chosen]
+    lanes = [Lane(name, ways.channels[name], _policy(name, ways, rules)) for name in chosen]
     for lane in lanes:
         configured = ways.channels[lane.name].configured()
         level = logging.INFO if configured.mode == "live" else logging.WARNING
@@ -144,9 +148,9 @@ def _chosen(channels: Mapping[str, Channel], only: Sequence[str]) -> Sequence[st
     return list(dict.fromkeys(names))
 
 
-def _policy(name: str, ways: Ways) -> ChannelPolicy[Message] | None:
+def _policy(name: str, ways: Ways, rules: MessagingPolicies) -> ChannelPolicy[Message] | None:
     """The rules of one lane that are neither the engine's nor the channel's."""
-    policies: list[ChannelPolicy[Message]] = []
+    policies: list[ChannelPolicy[Message]] = [*rules.of(name)]
     if ways.channels[name].recipient_kind in CAN_BE_GONE:
         policies.append(DisabledTargets(ways.endpoints))
     return combine(policies)

@@ -19,6 +19,7 @@ from allim.composition.stopping import stopping
 from allim.composition.watching import Watch, serve_metrics
 from allim.database.pool import Database
 from allim.database.wakes import Waker
+from allim.messaging.policies import messaging_policies
 from allim.relay.wake import WakeSignal
 from allim.web.settings import AccessSettings
 
@@ -36,8 +37,17 @@ async def run_up(store: Store, environment: Environment, writer: LogWriter) -> N
         ways = await stack.enter_async_context(open_channels(database, environment))
         watch = await stack.enter_async_context(Watch(database, ways.channels, writer))
         server, serve = await _api(database, ways, environment, wakes, watch.registry)
+        rules = await stack.enter_async_context(
+            messaging_policies(database, ways.channels, environment)
+        )
         relay = make_relay(
-            database, ways, environment, signal=signal, wakes=wakes, observe=watch.observer
+            database,
+            ways,
+            environment,
+            rules=rules,
+            signal=signal,
+            wakes=wakes,
+            observe=watch.observer,
         )
         await stack.enter_async_context(listening(database, signal, wakes))
 
@@ -79,10 +89,14 @@ async def run_relay(
                     database,
                 )
             )
+        rules = await stack.enter_async_context(
+            messaging_policies(database, ways.channels, environment)
+        )
         relay = make_relay(
             database,
             ways,
             environment,
+            rules=rules,
             signal=signal,
             wakes=wakes,
             observe=watch.observer,

@@ -11,6 +11,7 @@ from allim.base.logging import LogSettings
 from allim.base.settings import INVALID, Environment, SettingsGroup
 from allim.channels.registry import settings_groups as channel_groups
 from allim.database.embedded import EmbeddedSettings
+from allim.messaging.settings import BalanceSettings, CancellationSettings, QueueSettings
 from allim.relay.limits import RelayLimits
 from allim.web.settings import AccessSettings
 
@@ -99,6 +100,9 @@ def settings_groups() -> Sequence[type[SettingsGroup]]:
         RelaySettings,
         LogSettings,
         *channel_groups(),
+        QueueSettings,
+        BalanceSettings,
+        CancellationSettings,
     ]
 
 
@@ -114,6 +118,10 @@ def check(environment: Environment) -> Environment:
             environment.read(group)
         except ConfigurationError as error:
             invalid.append(str(error).removeprefix(INVALID))
+    try:
+        CancellationSettings.of(environment)
+    except ConfigurationError as error:
+        invalid.append(str(error).removeprefix(INVALID))
     if invalid:
         wrong.append(INVALID + "; ".join(invalid))
     if wrong:

@@ -1,0 +1,1 @@
+"""Texts that are paid for: SMS and Alimtalk jobs, tenants and their money, opt-outs."""
