@@ -78,5 +78,7 @@ class SolapiRig(ChannelRig):
 async def solapi_rig(name: str = "SMS", **settings: str) -> AsyncIterator[SolapiRig]:
     async with FakeSolapi() as solapi:
         rig = SolapiRig(solapi, name, **settings)
-        yield rig
-        await rig.http.close()
+        try:
+            yield rig
+        finally:
+            await rig.http.close()

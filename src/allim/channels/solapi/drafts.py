@@ -56,12 +56,12 @@ def variables_in(payload: Mapping[str, Any], problems: Problems) -> dict[str, st
     for name, value in given.items():
         if not isinstance(value, str | int | float) or isinstance(value, bool):
             problems.append(FieldProblem(f"{place}/{name}", "invalid", "must be a text"))
-        elif len(str(value)) > VALUE_LIMIT:
+            continue
+        if len(str(value)) > VALUE_LIMIT:
             words = f"is longer than {VALUE_LIMIT} characters"
             problems.append(FieldProblem(f"{place}/{name}", "too_long", words))
-        else:
-            bare = name[2:-1] if name.startswith("#{") and name.endswith("}") else name
-            values[bare] = tidy(str(value))
+        bare = name[2:-1] if name.startswith("#{") and name.endswith("}") else name
+        values[bare] = tidy(str(value))
     return values
 
 

@@ -17,8 +17,6 @@ CALL_SHARE = 0.4
 """Share of a send's time that one call may take, so that time is left to ask what became of it."""
 LEAST_SECONDS = 0.05
 LOOKS = 4
-KEPT_SECONDS = 1.0
-"""How long what was found out about a group is good enough for the others of its batch."""
 KEPT = 1000
 
 log = structlog.get_logger("allim.channels.solapi")
@@ -59,11 +57,12 @@ class Fates:
 
         Raises SolapiFailure while it cannot be known.
         """
+        asked_at = self._clock()
         lock = self._looking.setdefault(group_id, asyncio.Lock())
         try:
             async with lock:
                 at, known = self._known.get(group_id, (0.0, None))
-                if known is None or self._clock() - at >= KEPT_SECONDS:
+                if known is None or at < asked_at:
                     known = await self._look(group_id, deadline)
                     self._known[group_id] = (self._clock(), known)
                     if len(self._known) > KEPT:
