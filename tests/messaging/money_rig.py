@@ -42,18 +42,21 @@ paid AS (
       LEFT JOIN entries ON entries.delivery_id = d.id
       LEFT JOIN tenant_hold AS h ON h.delivery_id = d.id
      WHERE d.tenant_id IS NOT NULL GROUP BY d.id, h.delivery_id)
-SELECT 'balance of ' || t.id || ' is ' || t.balance || ', its ledger says ' || coalesce(sum(l.amount), 0)
+SELECT 'balance of ' || t.id || ' is ' || t.balance || ', its ledger says '
+           || coalesce(sum(l.amount), 0)
   FROM tenant AS t LEFT JOIN tenant_ledger AS l ON l.tenant_id = t.id
  GROUP BY t.id HAVING t.balance <> coalesce(sum(l.amount), 0)
 UNION ALL
 SELECT 'after row ' || l.id || ' it says ' || l.balance_after
-  FROM (SELECT *, sum(amount) OVER (PARTITION BY tenant_id ORDER BY id) AS sum FROM tenant_ledger) AS l
+  FROM (SELECT *, sum(amount) OVER (PARTITION BY tenant_id ORDER BY id) AS sum
+          FROM tenant_ledger) AS l
  WHERE l.balance_after <> l.sum
 UNION ALL
 SELECT 'refunds of ' || delivery_id || ': ' || refunds || ' of ' || refunded
   FROM entries WHERE refunds > 1 OR (refunds = 1 AND refunded <> amount)
 UNION ALL
-SELECT id || ' is ' || status || CASE WHEN held THEN ' held' ELSE '' END || ' with ' || open || ' debits'
+SELECT id || ' is ' || status || CASE WHEN held THEN ' held' ELSE '' END || ' with ' || open
+           || ' debits'
   FROM paid
  WHERE NOT CASE
      WHEN status IN ('SUCCESS', 'ACCEPTED') THEN open = 1 AND NOT held
@@ -178,4 +181,5 @@ class Money:
 
     async def audit(self) -> None:
         """Nothing may be amiss."""
-        assert [row[0] for row in await self.database.fetch(AUDIT)] == []
+        amiss = [row[0] for row in await self.database.fetch(AUDIT)]
+        assert amiss == [], amiss

@@ -1,7 +1,7 @@
 """Whatever happens to messages, in whatever order: every won is accounted for.
 
-Hypothesis plays relays that come and go, providers that report late, people who cancel, and top-ups.
-After every move an auditor adds up every ledger and looks at every debit.
+Hypothesis plays relays that come and go, providers that report late, people who cancel and people
+who pay. After every move an auditor adds up every ledger and looks at every debit.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ class Accounts(RuleBasedStateMachine):
         self.stale: list[Work[Message]] = []
         self.ids: list[int] = []
         self.reported: list[tuple[int, str]] = []
+        self.unpaid: set[int] = set()
+        """Refused at their claim, and not settled: whoever rescues them finds them unsent."""
         self.keys = 0
         self.run(
             self.money.run(
@@ -117,7 +119,7 @@ class Accounts(RuleBasedStateMachine):
         for work in works:
             self.run(self.money.box.record_provider_id([work], f"g-{work.id}-{work.attempt_no}"))
             self.reported.append((work.id, f"g-{work.id}-{work.attempt_no}"))
-        self.refused = refused
+        self.unpaid.update(refused)
 
     @rule(count=st.integers(1, 4), outcome=st.sampled_from(OUTCOMES))
     def settle(self, count: int, outcome: Outcome) -> None:
@@ -140,7 +142,10 @@ class Accounts(RuleBasedStateMachine):
             )
         )
         rescued = self.run(self.money.box.rescue(LANE, limit=50, lease=60.0, worker="r"))
-        self.run(self.money.settle(rescued, outcome))
+        unsent = [work for work in rescued if work.id in self.unpaid]
+        self.run(self.money.settle(unsent, Outcome.snooze("not_sent", 0.0)))
+        self.run(self.money.settle([w for w in rescued if w not in unsent], outcome))
+        self.unpaid.clear()
         self.stale += rescued
 
     @rule(place=places, arrived=st.booleans())

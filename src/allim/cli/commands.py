@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from allim.cli import benching, database, demo, doctor, keys, programs, sending
+from allim.cli import (
+    benching,
+    database,
+    demo,
+    doctor,
+    keys,
+    messaging,
+    programs,
+    sending,
+    stressing,
+)
 
 EPILOG = """\
 **Try it:** `allim up`, then open http://127.0.0.1:18080/docs
@@ -54,10 +64,16 @@ def root(
 app.command("up", rich_help_panel=RUN)(programs.up)
 app.command("api", rich_help_panel=RUN)(programs.api)
 app.command("relay", rich_help_panel=RUN)(programs.relay)
+app.command("consume", rich_help_panel=RUN)(messaging.consume)
+app.command("messaging-worker", rich_help_panel=RUN)(messaging.messaging_worker)
 app.command("send", rich_help_panel=OPERATE)(sending.send)
 app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)
 app.add_typer(keys.app, name="key", rich_help_panel=OPERATE)
+app.command("trace", rich_help_panel=OPERATE)(messaging.trace)
+app.add_typer(messaging.tenant, name="tenant", rich_help_panel=OPERATE)
+app.add_typer(messaging.sqs, name="sqs", rich_help_panel=OPERATE)
 app.command("demo", rich_help_panel=TRY)(demo.demo)
+app.command("stress", rich_help_panel=TRY)(stressing.stress)
 app.command("bench", rich_help_panel=TRY)(benching.bench)
 app.command("migrate", rich_help_panel=DATABASE)(database.migrate)
 app.add_typer(database.app, name="db", rich_help_panel=DATABASE)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from allim.base.logging import LogWriter
 from allim.base.settings import Environment
+from allim.channels.channel import Message
 from allim.composition.delivering import Wakes, Ways, listening, make_relay, open_channels
 from allim.composition.opening import Store, connected
 from allim.composition.settings import RelaySettings
@@ -20,6 +22,7 @@ from allim.composition.watching import Watch, serve_metrics
 from allim.database.pool import Database
 from allim.database.wakes import Waker
 from allim.messaging.policies import messaging_policies
+from allim.relay.relay import Relay
 from allim.relay.wake import WakeSignal
 from allim.web.settings import AccessSettings
 
@@ -55,7 +58,7 @@ async def run_up(store: Store, environment: Environment, writer: LogWriter) -> N
             relay.stop()
             server()
 
-        await _together(stop, serve(), relay.run())
+        await together(stop, serve(), relay.run())
 
 
 async def run_api(store: Store, environment: Environment, writer: LogWriter) -> None:
@@ -66,15 +69,39 @@ async def run_api(store: Store, environment: Environment, writer: LogWriter) -> 
         ways = await stack.enter_async_context(open_channels(database, environment))
         watch = await stack.enter_async_context(Watch(database, ways.channels, writer))
         stop, serve = await _api(database, ways, environment, wakes, watch.registry)
-        await _together(stop, serve())
+        await together(stop, serve())
+
+
+@dataclass(frozen=True, slots=True)
+class Relaying:
+    """A relay that is ready to run, and what it stands on."""
+
+    database: Database
+    ways: Ways
+    wakes: Wakes
+    relay: Relay[Message]
 
 
 async def run_relay(
     store: Store, environment: Environment, writer: LogWriter, *, channels: Sequence[str] = ()
 ) -> None:
     """A relay alone, for every channel or some."""
+    async with relaying(store, environment, writer, "allim relay", channels=channels) as ready:
+        await together(ready.relay.stop, ready.relay.run())
+
+
+@asynccontextmanager
+async def relaying(
+    store: Store,
+    environment: Environment,
+    writer: LogWriter,
+    name: str,
+    *,
+    channels: Sequence[str] = (),
+) -> AsyncIterator[Relaying]:
+    """A relay with all that it needs, for every channel or some; `name` is the program's."""
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(connected(store, environment, "allim relay"))
+        database = await stack.enter_async_context(connected(store, environment, name))
         signal = WakeSignal()
         wakes = Wakes(await stack.enter_async_context(Waker(database)), signal)
         ways = await stack.enter_async_context(open_channels(database, environment))
@@ -103,7 +130,7 @@ async def run_relay(
             only=channels,
         )
         await stack.enter_async_context(listening(database, signal, wakes))
-        await _together(relay.stop, relay.run())
+        yield Relaying(database, ways, wakes, relay)
 
 
 async def _api(
@@ -144,7 +171,7 @@ async def _api(
     return server.stop, serve
 
 
-async def _together(stop: Stop, *programs: Awaitable[None]) -> None:
+async def together(stop: Stop, *programs: Awaitable[None]) -> None:
     """Run programs until one ends or a signal comes; then stop all, and wait for them."""
     tasks = [asyncio.ensure_future(program) for program in programs]
     with stopping(stop):

@@ -96,19 +96,25 @@ class Intake:
 
     async def _store(self, offers: Sequence[Offer]) -> Sequence[Created | RequestError]:
         async with self._database.transaction() as tx:
-            tenants = await _senders(tx, [offer.job for offer in offers])
-            results: list[Created | RequestError | None] = []
-            prepared: list[Prepared] = []
-            for offer in offers:
-                try:
-                    prepared.append(self._prepared(offer, tenants))
-                    results.append(None)
-                except RequestError as error:
-                    results.append(error)
-            stored: Sequence[Created | IdempotencyMismatch] = ()
-            if prepared:
-                answer: Any = converse(tx, lambda: create(prepared))
-                stored = await answer
+            return await self.store_in(tx, offers)
+
+    async def store_in(
+        self, tx: Connection, offers: Sequence[Offer]
+    ) -> Sequence[Created | RequestError]:
+        """Store jobs in the transaction `tx`; wakes nobody."""
+        tenants = await _senders(tx, [offer.job for offer in offers])
+        results: list[Created | RequestError | None] = []
+        prepared: list[Prepared] = []
+        for offer in offers:
+            try:
+                prepared.append(self._prepared(offer, tenants))
+                results.append(None)
+            except RequestError as error:
+                results.append(error)
+        stored: Sequence[Created | IdempotencyMismatch] = ()
+        if prepared:
+            answer: Any = converse(tx, lambda: create(prepared))
+            stored = await answer
         answers = iter(stored)
         return [result if result is not None else next(answers) for result in results]
 

@@ -158,7 +158,7 @@ class MessageJob(BaseModel):
 
 
 def read_job(body: str | bytes) -> MessageJob:
-    """The job of a queue's message. Raises InvalidRequest or RequestError saying all that is wrong."""
+    """The job of a queue's message. Raises RequestError saying all that is wrong."""
     if len(body) > BODY_BYTES:
         raise InvalidRequest([FieldProblem("", "too_large", "is larger than a job may be")])
     try:

@@ -10,6 +10,7 @@ from allim.channels.alimtalk import NAME as ALIMTALK
 from allim.channels.channel import Channel, Message
 from allim.channels.sms import NAME as SMS
 from allim.channels.sms import SmsChannel
+from allim.channels.solapi.channel import SolapiChannel
 from allim.database.pool import Database
 from allim.messaging.alerts import BalanceAlerts
 from allim.messaging.balance import BalancePolicy, HeldDebits
@@ -39,6 +40,10 @@ class MessagingPolicies:
         self._settings = environment.read(BalanceSettings)
         self._warn = BalanceAlerts(self._settings, channels)
         self._cancellation = cancellation
+        for channel in channels.values():
+            if isinstance(channel, SolapiChannel):
+                # Once more when all stands ready: the last moment at which it can be stopped.
+                channel.check_again(cancellation.guard)
 
     def of(self, lane: str) -> Sequence[ChannelPolicy[Message]]:
         """The rules of one lane; any message may be for a reservation, so that one holds in all."""
