@@ -30,6 +30,11 @@ from allim.hub.routes import (
 )
 from allim.messaging.cancellation import Reservations
 from allim.messaging.intake import Intake
+from allim.messaging.receipt_routes import BODY_BYTES as RECEIPT_LIMIT
+from allim.messaging.receipt_routes import PATH as RECEIPTS
+from allim.messaging.receipt_routes import receipt_routes
+from allim.messaging.receipt_settings import ReceiptSettings
+from allim.messaging.receipts import ReceiptInbox
 from allim.messaging.routes import (
     message_routes,
     reservation_routes,
@@ -99,7 +104,7 @@ def create_app(
             fast={("POST", "/notifications"): create},
             keys=keys,
             allowed_hosts=settings.allowed_hosts(),
-            body_limits={"/notifications/bulk": BULK_LIMIT},
+            body_limits={"/notifications/bulk": BULK_LIMIT, RECEIPTS: RECEIPT_LIMIT},
         ),
         title="Allim",
         version=version("allim"),
@@ -121,6 +126,8 @@ def create_app(
     app.include_router(suppression_routes(SuppressionList(database)))
     app.include_router(tenant_routes(Tenants(database)))
     app.include_router(trace_routes(Tracer(database)))
+    inbox = ReceiptInbox(database, on_commit)
+    app.include_router(receipt_routes(inbox, environment.read(ReceiptSettings)))
     app.include_router(health_routes(database))
     app.include_router(metrics_route(registry or CollectorRegistry()))
     by_hand = {"/notifications": {"post": CREATE_OPERATION}}

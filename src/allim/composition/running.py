@@ -16,6 +16,7 @@ from allim.base.settings import Environment
 from allim.channels.channel import Message
 from allim.composition.delivering import Wakes, Ways, listening, make_relay, open_channels
 from allim.composition.opening import Store, connected
+from allim.composition.reporting import taking_in_reports
 from allim.composition.settings import RelaySettings
 from allim.composition.stopping import stopping
 from allim.composition.watching import Watch, serve_metrics
@@ -51,6 +52,9 @@ async def run_up(store: Store, environment: Environment, writer: LogWriter) -> N
             signal=signal,
             wakes=wakes,
             observe=watch.observer,
+        )
+        await stack.enter_async_context(
+            taking_in_reports(database, ways.channels, environment, signal, wakes)
         )
         await stack.enter_async_context(listening(database, signal, wakes))
 
@@ -128,6 +132,9 @@ async def relaying(
             wakes=wakes,
             observe=watch.observer,
             only=channels,
+        )
+        await stack.enter_async_context(
+            taking_in_reports(database, ways.channels, environment, signal, wakes)
         )
         await stack.enter_async_context(listening(database, signal, wakes))
         yield Relaying(database, ways, wakes, relay)

@@ -11,6 +11,7 @@ from allim.base.logging import LogSettings
 from allim.base.settings import INVALID, Environment, SettingsGroup
 from allim.channels.registry import settings_groups as channel_groups
 from allim.database.embedded import EmbeddedSettings
+from allim.messaging.receipt_settings import ReceiptSettings
 from allim.messaging.settings import BalanceSettings, CancellationSettings, QueueSettings
 from allim.relay.limits import RelayLimits
 from allim.web.settings import AccessSettings
@@ -101,6 +102,7 @@ def settings_groups() -> Sequence[type[SettingsGroup]]:
         LogSettings,
         *channel_groups(),
         QueueSettings,
+        ReceiptSettings,
         BalanceSettings,
         CancellationSettings,
     ]

@@ -60,7 +60,7 @@ alarms = structlog.get_logger("allim.messaging.receipts")
 class ReceiptInbox:
     """Takes in what webhooks speak of; `wake` is told where something is to be asked."""
 
-    def __init__(self, database: Database, wake: Wake) -> None:
+    def __init__(self, database: Database, wake: Callable[[set[str]], None]) -> None:
         self._database = database
         self._wake = wake
 
@@ -70,7 +70,7 @@ class ReceiptInbox:
             return
         async with self._database.connection() as connection:
             await connection.execute(SQL["hear_of"], {"groups": sorted(groups)})
-        self._wake([LANE])
+        self._wake({LANE})
 
 
 @dataclass(frozen=True, slots=True)

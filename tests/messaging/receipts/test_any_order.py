@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -38,7 +39,7 @@ def empty(database: Database) -> Database:
 async def test_reports_in_any_order(empty: Database, words: list[tuple[str, str, str]]) -> None:
     async with reports_rig(empty) as rig:
         await rig.run("TRUNCATE notification, delivery, delivery_attempt, receipt_inbox")
-        steps = {"then_steps": LOG, "fallback_steps": LOG}
+        steps: dict[str, Any] = {"then_steps": LOG, "fallback_steps": LOG}
         ids = dict(zip(await rig.accepted(*NUMBERS, **steps), NUMBERS, strict=True))
         for word, number, code in [*words, ("time passes", "", ""), ("look", "", "")]:
             if word == "report":

@@ -42,7 +42,7 @@ class Hand(OpenPolicy):
 
 async def test_a_group_is_asked_once_and_each_message_gets_its_end(rig: ReportsRig) -> None:
     rig.solapi.reports = {TWO: "3050"}
-    steps = {"then_steps": LOG, "fallback_steps": LOG}
+    steps: dict[str, Any] = {"then_steps": LOG, "fallback_steps": LOG}
     arrived, failed, waiting = await rig.accepted(ONE, TWO, THREE, **steps)
     rig.solapi.report(to=ONE)
     rig.solapi.report(to=TWO)
