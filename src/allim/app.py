@@ -38,6 +38,23 @@ from allim.hub.routes import (
     create_schemas,
     reading_routes,
 )
+from allim.messaging.cancellation import Reservations
+from allim.messaging.intake import Intake
+from allim.messaging.receipt_routes import BODY_BYTES as RECEIPT_LIMIT
+from allim.messaging.receipt_routes import PATH as RECEIPTS
+from allim.messaging.receipt_routes import receipt_routes
+from allim.messaging.receipt_settings import ReceiptSettings
+from allim.messaging.receipts import ReceiptInbox
+from allim.messaging.routes import (
+    message_routes,
+    reservation_routes,
+    suppression_routes,
+    trace_routes,
+)
+from allim.messaging.suppression import SuppressionList
+from allim.messaging.tenant_routes import tenant_routes
+from allim.messaging.tenants import Tenants
+from allim.messaging.tracing import Tracer
 from allim.scheduler.routes import schedule_routes
 from allim.scheduler.schedules import Schedules
 from allim.web import problems
@@ -106,7 +123,7 @@ def create_app(
             fast={("POST", "/notifications"): create},
             keys=keys,
             allowed_hosts=settings.allowed_hosts(),
-            body_limits={"/notifications/bulk": BULK_LIMIT},
+            body_limits={"/notifications/bulk": BULK_LIMIT, RECEIPTS: RECEIPT_LIMIT},
         ),
         title="Allim",
         version=version("allim"),
@@ -129,6 +146,14 @@ def create_app(
     )
     app.include_router(record_routes(Runs(database), Alerts(database)))
     app.include_router(schedule_routes(Schedules(database, JOB_KINDS, wake_scheduler)))
+    intake = Intake(database, channels, environment, on_commit)
+    app.include_router(message_routes(intake, coalescer))
+    app.include_router(reservation_routes(Reservations(database)))
+    app.include_router(suppression_routes(SuppressionList(database)))
+    app.include_router(tenant_routes(Tenants(database)))
+    app.include_router(trace_routes(Tracer(database)))
+    inbox = ReceiptInbox(database, on_commit)
+    app.include_router(receipt_routes(inbox, environment.read(ReceiptSettings)))
     app.include_router(health_routes(database))
     app.include_router(metrics_route(registry or CollectorRegistry()))
     by_hand = {"/notifications": {"post": CREATE_OPERATION}}

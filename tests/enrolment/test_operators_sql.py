@@ -6,6 +6,8 @@ The statements stand in `operators_sql/`, named after document and section.
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -16,13 +18,14 @@ import aiohttp
 import pytest
 
 from allim.app import create_app
+from allim.base.logging import LogWriter, json_line
 from allim.base.settings import Environment
-from allim.composition.delivering import Wakes, make_passes, open_channels
-from allim.composition.syncing import open_sync
+from allim.composition.delivering import make_passes
+from allim.composition.foundation import foundation
+from allim.composition.opening import Store
+from allim.composition.syncing import syncing
 from allim.database.pool import Database
-from allim.database.wakes import Waker
 from allim.enrolment.calls import SyncCalls
-from allim.relay.observer import Silence
 from allim.testing.http import Answer, HttpSink
 from allim.testing.lms.faults import Fault
 from allim.testing.lms.kvca import COURSES, ROSTER, FakeKvca
@@ -90,18 +93,17 @@ async def desk(database: Database) -> AsyncIterator[Desk]:
                 "KAKAO_WEBHOOK_URL": kakao.url + "/send",
             }
         )
-        ways = await stack.enter_async_context(open_channels(database, environment))
-        sync = await stack.enter_async_context(open_sync(database, ways.channels, environment))
-        passes = make_passes(
-            database,
-            ways,
-            environment,
-            wakes=Wakes(Waker(database)),
-            observer=Silence(),
-            worker="desk",
+        writer = LogWriter(json_line, io.StringIO(), logging.ERROR)
+        base = await stack.enter_async_context(
+            foundation(Store(database.url), environment, writer, "desk")
         )
+        sync = await stack.enter_async_context(syncing(base))
         app = create_app(
-            database, ways.channels, environment, sync_calls=SyncCalls(sync), run_pass=passes
+            database,
+            base.channels,
+            environment,
+            sync_calls=SyncCalls(sync),
+            run_pass=make_passes(base),
         )
         url = await stack.enter_async_context(serving(app))
         session = await stack.enter_async_context(aiohttp.ClientSession())

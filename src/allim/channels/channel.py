@@ -151,7 +151,7 @@ class OutgoingHttp(Protocol):
         body: bytes | None = None,
         limit: int = RESPONSE_LIMIT,
     ) -> HttpAnswer:
-        """Any method in the same way; `limit` is how many bytes of the answer are taken."""
+        """Any method; `limit` is how many bytes of the answer's body are taken."""
 
     def check_url(self, url: str) -> str | None:
         """What speaks against calling a caller's URL, without looking up its name; or None."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from allim.channels import email, kakao, log, sheet, slack, webhook
+from allim.channels import alimtalk, email, kakao, log, sheet, slack, sms, webhook
 from allim.channels.channel import ChannelEntry
+from allim.channels.solapi.settings import SolapiSettings
 
 CHANNELS: tuple[ChannelEntry, ...] = (
     ChannelEntry(email.NAME, email.make, email.EmailSettings),
     ChannelEntry(slack.NAME, slack.make, slack.SlackSettings),
+    ChannelEntry(sms.NAME, sms.make, SolapiSettings),
+    ChannelEntry(alimtalk.NAME, alimtalk.make, alimtalk.AlimtalkSettings),
     ChannelEntry(sheet.NAME, sheet.make, sheet.SheetSettings),
     ChannelEntry(kakao.NAME, kakao.make, kakao.KakaoSettings),
     ChannelEntry(webhook.NAME, webhook.make, webhook.WebhookSettings),

@@ -13,10 +13,12 @@ from allim.cli import (
     doctor,
     enrolment,
     keys,
+    messaging,
     programs,
     replaying,
     schedules,
     sending,
+    stressing,
 )
 
 EPILOG = """\
@@ -65,13 +67,19 @@ def root(
 app.command("up", rich_help_panel=RUN)(programs.up)
 app.command("api", rich_help_panel=RUN)(programs.api)
 app.command("relay", rich_help_panel=RUN)(programs.relay)
+app.command("consume", rich_help_panel=RUN)(messaging.consume)
+app.command("messaging-worker", rich_help_panel=RUN)(messaging.messaging_worker)
 app.command("sync", rich_help_panel=OPERATE)(enrolment.sync)
 app.add_typer(schedules.app, name="schedule", rich_help_panel=OPERATE)
 app.command("send", rich_help_panel=OPERATE)(sending.send)
 app.add_typer(replaying.app, name="replay", rich_help_panel=OPERATE)
 app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)
 app.add_typer(keys.app, name="key", rich_help_panel=OPERATE)
+app.command("trace", rich_help_panel=OPERATE)(messaging.trace)
+app.add_typer(messaging.tenant, name="tenant", rich_help_panel=OPERATE)
+app.add_typer(messaging.sqs, name="sqs", rich_help_panel=OPERATE)
 app.command("demo", rich_help_panel=TRY)(demo.demo)
+app.command("stress", rich_help_panel=TRY)(stressing.stress)
 app.command("bench", rich_help_panel=TRY)(benching.bench)
 app.command("migrate", rich_help_panel=DATABASE)(database.migrate)
 app.add_typer(database.app, name="db", rich_help_panel=DATABASE)

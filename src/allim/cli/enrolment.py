@@ -73,10 +73,10 @@ def sync(
 
 async def _run(store: Store, environment: Environment, request: SyncRequest) -> SyncResult | None:
     """The result; None where a signal interrupted it."""
-    from allim.composition.delivering import Wakes, open_channels
     from allim.composition.opening import connected
     from allim.composition.stopping import stopping
     from allim.composition.syncing import open_sync
+    from allim.composition.ways import Wakes, open_channels
     from allim.database.wakes import Waker
     from allim.enrolment.calls import NOT_SET_UP
 

@@ -30,7 +30,8 @@ def up(host: Host = None, port: Port = None) -> None:
     """
     environment, writer = start(_address(host, port))
     from allim.composition.opening import open_store
-    from allim.composition.running import run, run_up
+    from allim.composition.parts import run
+    from allim.composition.running import run_up
 
     with open_store(environment) as store:
         run(run_up(store, environment, writer))
@@ -40,7 +41,8 @@ def api(host: Host = None, port: Port = None) -> None:
     """Run the HTTP API alone. It accepts and stores; relays elsewhere deliver."""
     environment, writer = start(_address(host, port))
     from allim.composition.opening import open_store
-    from allim.composition.running import run, run_api
+    from allim.composition.parts import run
+    from allim.composition.running import run_api
 
     with open_store(environment) as store:
         run(run_api(store, environment, writer))
@@ -61,7 +63,8 @@ def relay(
     """
     environment, writer = start()
     from allim.composition.opening import open_store
-    from allim.composition.running import run, run_relay
+    from allim.composition.parts import run
+    from allim.composition.running import run_relay
 
     assert box is BoxName.DELIVERIES
     with open_store(environment) as store:

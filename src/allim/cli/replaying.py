@@ -153,7 +153,7 @@ async def _follow(replays: Replays, database: Database, job: ReplayView) -> Repl
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from allim.base.tasks import cancel_and_wait
-    from allim.composition.delivering import Wakes
+    from allim.composition.ways import Wakes
     from allim.database.wakes import Waker
     from allim.hub.replaying import ReplayRunner
     from allim.relay.wake import WakeSignal

@@ -162,7 +162,8 @@ def run() -> None:
     """
     environment, writer = start()
     from allim.composition.opening import open_store
-    from allim.composition.running import run, run_scheduler
+    from allim.composition.parts import run
+    from allim.composition.running import run_scheduler
 
     with open_store(environment) as store:
         run(run_scheduler(store, environment, writer))

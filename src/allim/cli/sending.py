@@ -60,7 +60,7 @@ def _as_typed(error: InvalidRequest) -> InvalidRequest:
 
 
 async def _store(url: str, environment: Environment, fields: dict[str, Any]) -> str:
-    from allim.composition.delivering import open_channels
+    from allim.composition.ways import open_channels
     from allim.database.pool import Database
     from allim.database.wakes import CHANNEL
     from allim.hub.service import Hub

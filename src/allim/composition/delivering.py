@@ -1,40 +1,28 @@
-"""A relay of deliveries with everything it needs: channels, policies, rates, wakes."""
+"""A relay of deliveries with everything beside it: policies, rates, reports, replays."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Collection,
-    Iterable,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from allim.base.errors import ConfigurationError
-from allim.base.settings import Environment
 from allim.base.tasks import cancel_and_wait
 from allim.channels.channel import Channel, Message, RecipientKind
-from allim.channels.registry import close_channels, make_channels, make_http, make_services
 from allim.channels.sending import CALL_GRACE
+from allim.composition.foundation import Foundation
+from allim.composition.parts import Part
+from allim.composition.reporting import taking_in_reports
 from allim.composition.settings import RelaySettings
-from allim.database.pool import Database
-from allim.database.wakes import Listener, Waker
 from allim.hub.delivery_box import DeliveryBox
-from allim.hub.endpoints import DisabledTargets, EndpointBook
+from allim.hub.endpoints import DisabledTargets
 from allim.hub.rates import SharedRates
 from allim.hub.replaying import ReplayRunner
 from allim.relay.lane import Lane
-from allim.relay.observer import Observer
 from allim.relay.policy import ChannelPolicy, combine
-from allim.relay.relay import Relay, worker_name
+from allim.relay.relay import Relay
 from allim.relay.single_pass import PassFigures, SinglePass
-from allim.relay.wake import WakeSignal
 
 log = logging.getLogger("allim")
 
@@ -42,126 +30,36 @@ CAN_BE_GONE = frozenset({RecipientKind.URL, RecipientKind.SLACK_WEBHOOK})
 """Kinds of recipient that may say for good that they are gone (HTTP 410)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ways:
-    """The channels of this process, and what is known of their targets."""
-
-    channels: Mapping[str, Channel]
-    endpoints: EndpointBook
-
-
 @asynccontextmanager
-async def open_channels(
-    database: Database,
-    environment: Environment,
-    *,
-    print_line: Callable[[str], None] | None = None,
-) -> AsyncIterator[Ways]:
-    """Every channel; closed at the end, the HTTP client last."""
-    endpoints = EndpointBook(database)
-    http = make_http(environment)
+async def delivering(base: Foundation, *, only: Sequence[str] = ()) -> AsyncIterator[Part]:
+    """A relay for every channel, or for those named in `only`.
+
+    Raises ConfigurationError for a channel that there is none of, and for a lease too short.
+    """
+    relay = _relay(base, only)
+    steps = asyncio.create_task(ReplayRunner(base.database, base.signal, base.wakes).run())
     try:
-        services = make_services(http, secrets_for=endpoints.secrets_for, print_line=print_line)
-        channels = make_channels(environment, services)
-        try:
-            yield Ways(channels, endpoints)
-        finally:
-            await close_channels(channels)
-    finally:
-        await http.close()
-
-
-class Wakes:
-    """Tells lanes that there is work: those of this process at once, other processes after."""
-
-    def __init__(self, waker: Waker, signal: WakeSignal | None = None) -> None:
-        self.name = waker.name
-        self._waker = waker
-        self._signal = signal
-
-    def __call__(self, lanes: Collection[str]) -> None:
-        """Wake lanes; called after a commit, on the event loop."""
-        if self._signal is not None:
-            self._signal.wake(lanes)
-        self._waker.wake(lanes)
-
-
-@asynccontextmanager
-async def listening(database: Database, signal: WakeSignal, own: Wakes) -> AsyncIterator[None]:
-    """Hear wakes of other processes."""
-
-    def on_listening(heard: bool) -> None:
-        signal.listening = heard
-        if heard:
-            signal.wake_all()
-
-    async with Listener(database, signal.wake, on_listening, but_not=own.name):
-        yield
-
-
-@asynccontextmanager
-async def replaying(database: Database, signal: WakeSignal, wakes: Wakes) -> AsyncIterator[None]:
-    """Do the steps of replay jobs meanwhile, beside whoever else does."""
-    steps = asyncio.create_task(ReplayRunner(database, signal, wakes).run())
-    try:
-        yield
+        async with taking_in_reports(base):
+            yield Part(relay.run, relay.stop)
     finally:
         await cancel_and_wait(steps)
 
 
-def make_relay(
-    database: Database,
-    ways: Ways,
-    environment: Environment,
-    *,
-    signal: WakeSignal,
-    wakes: Wakes,
-    observe: Callable[[str], Observer],
-    only: Sequence[str] = (),
-) -> Relay[Message]:
-    """A relay for every channel, or for those named in `only`; `observe` is told its name.
-
-    Raises ConfigurationError for a channel that there is none of, and for a lease too short.
-    """
-    worker = worker_name()
-    chosen = _chosen(ways.channels, only)
-    limits = environment.read(RelaySettings).limits()
-    refuse_short_lease([ways.channels[name] for name in chosen], limits.lease)
-    lanes = [_lane(name, ways) for name in chosen]
-    for lane in lanes:
-        configured = ways.channels[lane.name].configured()
-        level = logging.INFO if configured.mode == "live" else logging.WARNING
-        log.log(level, "channel %s is %s: %s", lane.name, configured.mode, configured.detail)
-    return Relay(
-        DeliveryBox(database, wake=wakes),
-        lanes,
-        wake=signal,
-        limits=limits,
-        rates=SharedRates(database),
-        observer=observe(worker),
-        worker=worker,
-    )
-
-
-def make_passes(
-    database: Database,
-    ways: Ways,
-    environment: Environment,
-    *,
-    wakes: Wakes,
-    observer: Observer,
-    worker: str,
-) -> Callable[[str, int], Awaitable[PassFigures]]:
+def make_passes(base: Foundation) -> Callable[[str, int], Awaitable[PassFigures]]:
     """What makes single passes over a channel, with all that a relay would send it by."""
-    limits = environment.read(RelaySettings).limits()
+    limits = base.environment.read(RelaySettings).limits()
 
     async def run_pass(channel: str, limit: int) -> PassFigures:
         # A box of its own: its low-water marks must not be those of another pass under way.
-        box = DeliveryBox(database, wake=wakes)
+        box = DeliveryBox(base.database, wake=base.wakes)
         passes = SinglePass(
-            box, limits=limits, rates=SharedRates(database), observer=observer, worker=worker
+            box,
+            limits=limits,
+            rates=SharedRates(base.database),
+            observer=base.watch.observer(base.worker),
+            worker=base.worker,
         )
-        return await passes.run(_lane(channel, ways), limit)
+        return await passes.run(_lane(channel, base), limit)
 
     return run_pass
 
@@ -179,6 +77,26 @@ def refuse_short_lease(channels: Iterable[Channel], lease: float) -> None:
     )
 
 
+def _relay(base: Foundation, only: Sequence[str]) -> Relay[Message]:
+    chosen = _chosen(base.channels, only)
+    limits = base.environment.read(RelaySettings).limits()
+    refuse_short_lease([base.channels[name] for name in chosen], limits.lease)
+    lanes = [_lane(name, base) for name in chosen]
+    for lane in lanes:
+        configured = base.channels[lane.name].configured()
+        level = logging.INFO if configured.mode == "live" else logging.WARNING
+        log.log(level, "channel %s is %s: %s", lane.name, configured.mode, configured.detail)
+    return Relay(
+        DeliveryBox(base.database, wake=base.wakes),
+        lanes,
+        wake=base.signal,
+        limits=limits,
+        rates=SharedRates(base.database),
+        observer=base.watch.observer(base.worker),
+        worker=base.worker,
+    )
+
+
 def _chosen(channels: Mapping[str, Channel], only: Sequence[str]) -> Sequence[str]:
     names = [name.upper() for name in only] or list(channels)
     for name in names:
@@ -189,13 +107,10 @@ def _chosen(channels: Mapping[str, Channel], only: Sequence[str]) -> Sequence[st
     return list(dict.fromkeys(names))
 
 
-def _lane(name: str, ways: Ways) -> Lane[Message]:
-    return Lane(name, ways.channels[name], _policy(name, ways))
-
-
-def _policy(name: str, ways: Ways) -> ChannelPolicy[Message] | None:
-    """The rules of one lane that are neither the engine's nor the channel's."""
-    policies: list[ChannelPolicy[Message]] = []
-    if ways.channels[name].recipient_kind in CAN_BE_GONE:
-        policies.append(DisabledTargets(ways.endpoints, ways.channels[name].target))
-    return combine(policies)
+def _lane(name: str, base: Foundation) -> Lane[Message]:
+    """A lane with the rules that are neither the engine's nor the channel's."""
+    channel = base.channels[name]
+    policies: list[ChannelPolicy[Message]] = [*base.rules.of(name)]
+    if channel.recipient_kind in CAN_BE_GONE:
+        policies.append(DisabledTargets(base.ways.endpoints, channel.target))
+    return Lane(name, channel, combine(policies))

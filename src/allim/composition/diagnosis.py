@@ -14,9 +14,10 @@ from typing import LiteralString
 from allim.base.errors import AllimError, ConfigurationError
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
-from allim.composition.delivering import open_channels, refuse_short_lease
+from allim.composition.delivering import refuse_short_lease
 from allim.composition.opening import Store
 from allim.composition.settings import RelaySettings
+from allim.composition.ways import open_channels
 from allim.database.migrate import check_schema
 from allim.database.pool import Database
 from allim.enrolment.lms.making import lms_is_set, make_lms

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from allim.base.settings import Environment
+from allim.composition.delivering import make_passes
+from allim.composition.foundation import Foundation
+from allim.composition.parts import Part
 from allim.composition.settings import RelaySettings
-from allim.database.pool import Database
 from allim.enrolment.calls import NOT_SET_UP
-from allim.enrolment.dispatch import OutboxDispatch, RunPass
+from allim.enrolment.dispatch import OutboxDispatch
 from allim.enrolment.dispatch_settings import DispatchSettings
 from allim.enrolment.model import LockActive, SyncRequest, TriggerType
 from allim.enrolment.scheduled import (
@@ -28,24 +28,16 @@ LANE = "scheduler"
 """What a wake calls the scheduler; never a channel's name, those are in capitals."""
 
 
-def make_scheduler(
-    database: Database,
-    environment: Environment,
-    *,
-    sync: EnrolmentSync | None,
-    run_pass: RunPass,
-    worker: str,
-    wake: asyncio.Event,
-) -> Scheduler:
-    """The scheduler; `wake` is set when schedules were changed."""
-    dispatch = OutboxDispatch(database, run_pass, environment.read(DispatchSettings))
-    grace = environment.read(RelaySettings).allim_shutdown_seconds
-    return Scheduler(
-        FireLedger(database, worker),
-        make_jobs(sync, dispatch),
-        wake=wake,
-        limits=SchedulerLimits(grace=grace),
+def scheduling(base: Foundation, sync: EnrolmentSync | None) -> Part:
+    """The scheduler; wakes of LANE tell it that schedules were changed."""
+    settings = base.environment.read(DispatchSettings)
+    scheduler = Scheduler(
+        FireLedger(base.database, base.worker),
+        make_jobs(sync, OutboxDispatch(base.database, make_passes(base), settings)),
+        wake=base.signal.event(LANE),
+        limits=SchedulerLimits(grace=base.environment.read(RelaySettings).allim_shutdown_seconds),
     )
+    return Part(scheduler.run, scheduler.stop)
 
 
 def make_jobs(sync: EnrolmentSync | None, dispatch: OutboxDispatch) -> Mapping[str, Job]:

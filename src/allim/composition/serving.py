@@ -1,19 +1,69 @@
-"""The HTTP server: a socket of our own, and uvicorn on it."""
+"""The API of a program: a socket of our own, and uvicorn on it."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import socket
 from collections.abc import Iterator
 
 import uvicorn
 from fastapi import FastAPI
 
+from allim.app import create_app
 from allim.base.errors import ConfigurationError
+from allim.composition.delivering import make_passes
+from allim.composition.foundation import Foundation
+from allim.composition.parts import Part
+from allim.composition.scheduling import LANE
+from allim.enrolment.calls import SyncCalls
+from allim.enrolment.sync import EnrolmentSync
+from allim.web.access import refuse_open_bind
+from allim.web.keys import keys_exist
+from allim.web.settings import AccessSettings
+
+log = logging.getLogger("allim")
 
 BACKLOG = 2048
 GRACE_SECONDS = 10
+
+
+async def serving(base: Foundation, sync: EnrolmentSync | None) -> Part:
+    """The API, its port taken.
+
+    Raises ConfigurationError where others could reach it without a key, or the port is taken.
+    """
+    settings = base.environment.read(AccessSettings)
+    refuse_open_bind(settings.allim_host, await keys_exist(base.database, base.environment))
+    sync_calls = SyncCalls(sync)
+    app = create_app(
+        base.database,
+        base.channels,
+        base.environment,
+        on_commit=base.wakes,
+        registry=base.watch.registry,
+        endpoints=base.ways.endpoints,
+        run_pass=make_passes(base),
+        sync_calls=sync_calls,
+        wake_scheduler=lambda: base.wakes({LANE}),
+    )
+    listener = bind(settings.allim_host, settings.allim_port)
+    server = HttpServer(app)
+
+    async def run() -> None:
+        url = url_of(listener)
+        log.info("listening on %s (API documentation at %s/docs)", url, url)
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            listener.close()
+
+    def stop() -> None:
+        sync_calls.stop()
+        server.stop()
+
+    return Part(run, stop)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -14,6 +14,8 @@ from allim.database.embedded import EmbeddedSettings
 from allim.enrolment.dispatch_settings import DispatchSettings
 from allim.enrolment.lms.settings import LmsSettings
 from allim.enrolment.settings import EnrolmentSettings
+from allim.messaging.receipt_settings import ReceiptSettings
+from allim.messaging.settings import BalanceSettings, CancellationSettings, QueueSettings
 from allim.relay.limits import RelayLimits
 from allim.scheduler.settings import SchedulerSettings
 from allim.web.settings import AccessSettings
@@ -110,6 +112,10 @@ def settings_groups() -> Sequence[type[SettingsGroup]]:
         EnrolmentSettings,
         DispatchSettings,
         *channel_groups(),
+        QueueSettings,
+        ReceiptSettings,
+        BalanceSettings,
+        CancellationSettings,
     ]
 
 
@@ -125,6 +131,10 @@ def check(environment: Environment) -> Environment:
             environment.read(group)
         except ConfigurationError as error:
             invalid.append(str(error).removeprefix(INVALID))
+    try:
+        CancellationSettings.of(environment)
+    except ConfigurationError as error:
+        invalid.append(str(error).removeprefix(INVALID))
     if invalid:
         wrong.append(INVALID + "; ".join(invalid))
     if wrong:

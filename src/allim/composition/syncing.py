@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
 from allim.composition.enrolling import make_enrolment_sync
+from allim.composition.foundation import Foundation
 from allim.database.pool import Database
 from allim.enrolment.lms.making import lms_is_set, make_lms
 from allim.enrolment.settings import EnrolmentSettings
@@ -52,3 +53,8 @@ async def open_sync(
         yield make_enrolment_sync(database, lms, channels, environment, on_commit=on_commit)
     finally:
         await lms.close()
+
+
+def syncing(base: Foundation) -> AbstractAsyncContextManager[EnrolmentSync | None]:
+    """The sync of a program; see `open_sync`."""
+    return open_sync(base.database, base.channels, base.environment, on_commit=base.wakes)

@@ -89,11 +89,13 @@ def prepare(
     tenant_id: int | None = None,
     idempotency_key: str | None = None,
     traceparent: str | None = None,
+    fingerprint: bytes | None = None,
 ) -> Prepared:
     """Check a request as a whole and make it ready to be stored.
 
-    `tenant_id` is the caller's own and wins where the request names none. Raises
-    InvalidRequest with every problem there is.
+    `tenant_id` is the caller's own and wins where the request names none. `fingerprint` is what a
+    repeat is compared by where a request was made out of something else; else the request itself.
+    Raises InvalidRequest with every problem there is.
     """
     tenant = _tenant(request, tenant_id)
     if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
@@ -123,7 +125,7 @@ def prepare(
         fields["data"] = request.data
     if tenant is not None:
         fields["tenant_id"] = tenant
-    row, request_hash = _serialised(fields, request, idempotency_key)
+    row, request_hash = _serialised(fields, request, idempotency_key, fingerprint)
     return Prepared(
         id=identity,
         tenant_id=tenant,
@@ -194,12 +196,15 @@ def _tenant(request: NotificationRequest, own: int | None) -> int | None:
 
 
 def _serialised(
-    fields: dict[str, Any], request: NotificationRequest, idempotency_key: str | None
+    fields: dict[str, Any],
+    request: NotificationRequest,
+    idempotency_key: str | None,
+    fingerprint: bytes | None,
 ) -> tuple[bytes, bytes | None]:
     try:
         request_hash = None
         if idempotency_key is not None:
-            request_hash = canonical_hash(request)
+            request_hash = fingerprint or canonical_hash(request)
             fields["idempotency_key"] = idempotency_key
             fields["request_hash"] = request_hash.hex()
         row = to_json(fields)

@@ -92,13 +92,13 @@ class DeliveryBox:
         refused: Mapping[int, Outcome] = {}
         if policy is None or not policy.joins_claim:
             rows = await self._database.run_pinned(STATEMENTS["claim"], parameters)
-            works = _works(rows, lane, token, deadline)
+            works = works_of(rows, lane, token, deadline)
         else:
             async with self._database.transaction(pinned=True) as tx:
                 cursor = tx.cursor(binary=True)
                 await cursor.execute(STATEMENTS["claim"], parameters)
                 rows = await cursor.fetchall()
-                works = _works(rows, lane, token, deadline)
+                works = works_of(rows, lane, token, deadline)
                 if works:
                     refused = await policy.on_attempt(tx, works)
         reached, snapshot, unlisted, own, more_timed = rows[0][:5]
@@ -169,7 +169,7 @@ class DeliveryBox:
             STATEMENTS["rescue"],
             {"channel": lane, "token": token, "limit": limit, "lease": lease, "worker": worker},
         )
-        return _works(rows, lane, token, deadline)
+        return works_of(rows, lane, token, deadline)
 
     async def expire(self) -> int:
         """Move deliveries past their `expires_at` to EXPIRED; how many.
@@ -269,7 +269,10 @@ class _DeliveryLeaseKeeper:
         return self._connection
 
 
-def _works(rows: Sequence[TupleRow], lane: str, token: str, deadline: float) -> list[Work[Message]]:
+def works_of(
+    rows: Sequence[TupleRow], lane: str, token: str, deadline: float
+) -> list[Work[Message]]:
+    """The works of a claim's rows."""
     works: list[Work[Message]] = []
     for row in rows:
         (

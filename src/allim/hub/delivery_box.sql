@@ -278,31 +278,40 @@ SELECT channel,
 -- Needs delivery_parked.
 SELECT channel, count(*) FROM delivery WHERE status IN ('DEAD', 'HELD') GROUP BY channel
 
--- name: receipt_family
--- Whose attempt a receipt speaks of. Not locked: the notification comes first, and neither of
+-- name: receipt_families
+-- Whose attempts receipts speak of. Not locked: the notification comes first, and neither of
 -- these ever changes. Primary keys only.
-SELECT d.notification_id
-  FROM delivery AS d
- WHERE d.id = %(id)s
-   AND EXISTS (SELECT FROM delivery_attempt AS a
-                WHERE a.delivery_id = d.id AND a.provider_id = %(provider_id)s)
+SELECT r.place, d.notification_id
+  FROM unnest(%(ids)s::bigint[], %(provider_ids)s::text[])
+       WITH ORDINALITY AS r (id, provider_id, place)
+  JOIN delivery AS d ON d.id = r.id
+ WHERE EXISTS (SELECT FROM delivery_attempt AS a
+                WHERE a.delivery_id = d.id AND a.provider_id = r.provider_id)
 
--- name: lock_receipt
-SELECT d.status FROM delivery AS d WHERE d.id = %(id)s FOR NO KEY UPDATE
+-- name: lock_receipts
+-- Primary key only.
+SELECT d.id, d.status, d.retry_count, d.max_attempts
+  FROM delivery AS d WHERE d.id = ANY (%(ids)s::bigint[])
+ ORDER BY d.id
+   FOR NO KEY UPDATE
 
--- name: note_receipt
--- What a receipt says of an attempt; of the delivery only where that is its last one and its
--- settle is still to come or said ACCEPTED. The first final receipt wins. Primary keys only.
+-- name: note_receipts
+-- What receipts say of attempts; of a delivery only where that is its last one and its settle
+-- is still to come or said ACCEPTED. The first final receipt wins. Primary keys only.
 WITH noted AS (
-    UPDATE delivery_attempt AS a SET receipt_status = %(receipt)s, updated_at = now()
-     WHERE a.delivery_id = %(id)s AND a.provider_id = %(provider_id)s AND a.receipt_status IS NULL
-    RETURNING a.attempt_no
+    UPDATE delivery_attempt AS a SET receipt_status = r.receipt, updated_at = now()
+      FROM unnest(%(ids)s::bigint[], %(provider_ids)s::text[], %(receipts)s::text[])
+        AS r (id, provider_id, receipt)
+     WHERE a.delivery_id = r.id AND a.provider_id = r.provider_id AND a.receipt_status IS NULL
+    RETURNING a.delivery_id, a.attempt_no, a.provider_id, a.receipt_status AS receipt
 ), last AS (
     UPDATE delivery AS d
-       SET receipt_status = %(receipt)s, receipt_at = clock_timestamp(), updated_at = now()
+       SET receipt_status = noted.receipt, receipt_at = clock_timestamp(), updated_at = now()
       FROM noted
-     WHERE d.id = %(id)s AND d.attempts = noted.attempt_no
+     WHERE d.id = noted.delivery_id AND d.attempts = noted.attempt_no
        AND d.status IN ('PROCESSING', 'ACCEPTED')
-    RETURNING d.id
+    RETURNING d.id, noted.provider_id AS known_as
 )
-SELECT EXISTS (SELECT FROM noted), EXISTS (SELECT FROM last)
+SELECT noted.delivery_id, noted.provider_id, bool_or(last.id IS NOT NULL)
+  FROM noted LEFT JOIN last ON last.id = noted.delivery_id AND last.known_as = noted.provider_id
+ GROUP BY noted.delivery_id, noted.provider_id

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from allim.database.pool import Database
+from allim.channels.channel import Message
+from allim.database.pool import Connection, Database
 from allim.hub.settling import (
+    FAILED_RECEIPT,
     PROVIDER_ID_LIMIT,
     STATEMENTS,
+    Settled,
     SettleRows,
     receipt_verdict,
     settle_families,
     storable,
 )
 from allim.hub.status import DeliveryStatus
+from allim.relay.outcomes import Outcome
+from allim.relay.policy import ChannelPolicy
+from allim.relay.retry import RetryPolicy
+from allim.relay.settlement import Transition
 
 FinalReceipt = Literal["DELIVERED", "FAILED"]
 
@@ -24,7 +32,7 @@ class ReceiptResult(StrEnum):
     """What became of a receipt."""
 
     APPLIED = "applied"
-    """It ended the delivery, which was ACCEPTED."""
+    """It ended the delivery, which was ACCEPTED; or has it tried once more."""
     STORED = "stored"
     """It came before the settle, which will read it."""
     NOTED = "noted"
@@ -35,43 +43,137 @@ class ReceiptResult(StrEnum):
     """No attempt of that delivery has that provider id."""
 
 
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A final receipt for the attempt of a delivery that has this provider id.
+
+    `code` and `detail` say why it failed. A failure with a `retry` is worth another try where
+    the delivery has tries left, after `retry_after` seconds at least; without one it is the end.
+    """
+
+    delivery_id: int
+    provider_id: str
+    receipt: FinalReceipt
+    code: str | None = None
+    detail: str | None = None
+    retry: RetryPolicy | None = None
+    retry_after: float | None = None
+
+
+Wake = Callable[[Collection[str]], None]
+Key = tuple[int, str]
+
+
 async def apply_receipt(
     database: Database,
     *,
     delivery_id: int,
     provider_id: str,
     receipt: FinalReceipt,
-    wake: Callable[[Collection[str]], None],
+    wake: Wake,
+    policy: ChannelPolicy[Message] | None,
 ) -> ReceiptResult:
-    """Take in a final receipt for the attempt that has this provider id.
+    """Take in one final receipt; see `apply_receipts`."""
+    one = Receipt(delivery_id, provider_id, receipt)
+    (result,) = await apply_receipts(database, [one], wake=wake, policy=policy)
+    return result
 
-    `wake` is told the channels where it left new work: the steps that follow a success, the
-    fallback that follows a failure. Raises DatabaseUnavailable; applying it again is safe.
+
+async def apply_receipts(
+    database: Database,
+    receipts: Sequence[Receipt],
+    *,
+    wake: Wake,
+    policy: ChannelPolicy[Message] | None,
+) -> Sequence[ReceiptResult]:
+    """Take in final receipts in one transaction; what became of each, in their order.
+
+    `wake` is told the channels where they left new work: the steps that follow a success, the
+    fallback that follows a failure. `policy` has a hand in the same transaction where receipts
+    end deliveries. Raises DatabaseUnavailable; applying them again is safe.
     """
-    known_as = storable(provider_id, PROVIDER_ID_LIMIT)
-    about = {"id": delivery_id, "provider_id": known_as}
+    results = [ReceiptResult.UNKNOWN] * len(receipts)
+    keys = [_key(receipt) for receipt in receipts]
     async with database.transaction(pinned=True) as tx:
-        family = await (await tx.execute(STATEMENTS["receipt_family"], about)).fetchone()
-        if family is None:
-            return ReceiptResult.UNKNOWN
-        await tx.execute(STATEMENTS["lock_families"], {"notifications": [family[0]]})
-        delivery = await (await tx.execute(STATEMENTS["lock_receipt"], about)).fetchone()
-        if delivery is None:
-            return ReceiptResult.UNKNOWN
-        noted = await (
-            await tx.execute(STATEMENTS["note_receipt"], {**about, "receipt": receipt})
-        ).fetchone()
-        attempt_noted, delivery_noted = noted or (False, False)
-        if not attempt_noted:
-            return ReceiptResult.REPEATED
-        if not delivery_noted:
-            return ReceiptResult.NOTED
-        if delivery[0] != DeliveryStatus.ACCEPTED:
-            return ReceiptResult.STORED
-        transition, outcome, code = receipt_verdict(receipt, known_as)
-        rows = SettleRows()
-        rows.add(delivery_id, None, transition, outcome, code=code, receipt=receipt)
-        settled = await settle_families(tx, rows, [])
+        about = {"ids": [key[0] for key in keys], "provider_ids": [key[1] for key in keys]}
+        cursor = await tx.execute(STATEMENTS["receipt_families"], about)
+        families = {row[0] - 1: row[1] for row in await cursor.fetchall()}
+        if not families:
+            return results
+        # The first of several for one attempt: it counts.
+        first: dict[Key, int] = {}
+        for place in sorted(families):
+            results[place] = ReceiptResult.REPEATED
+            first.setdefault(keys[place], place)
+        locked = sorted(set(families.values()))
+        await tx.execute(STATEMENTS["lock_families"], {"notifications": locked})
+        settled = await _apply(tx, receipts, first, results)
+        ended = sorted(settled.landed)
+        if ended and policy is not None:
+            await policy.on_receipt(tx, ended)
     if settled.lanes:
         wake(settled.lanes)
-    return ReceiptResult.APPLIED
+    return results
+
+
+async def _apply(
+    tx: Connection,
+    receipts: Sequence[Receipt],
+    first: dict[Key, int],
+    results: list[ReceiptResult],
+) -> Settled:
+    """Note receipts and settle what they decide, the families being locked."""
+    deliveries = await tx.execute(
+        STATEMENTS["lock_receipts"], {"ids": sorted({delivery for delivery, _ in first})}
+    )
+    found = {row[0]: row[1:] for row in await deliveries.fetchall()}
+    noted = await tx.execute(
+        STATEMENTS["note_receipts"],
+        {
+            "ids": [delivery for delivery, _ in first],
+            "provider_ids": [known_as for _, known_as in first],
+            "receipts": [receipts[place].receipt for place in first.values()],
+        },
+    )
+    rows = SettleRows()
+    for delivery, known_as, is_last in sorted(await noted.fetchall()):
+        place = first[delivery, known_as]
+        status, retry_count, max_attempts = found[delivery]
+        if not is_last:
+            results[place] = ReceiptResult.NOTED
+        elif status != DeliveryStatus.ACCEPTED:
+            results[place] = ReceiptResult.STORED
+        else:
+            results[place] = ReceiptResult.APPLIED
+            _decide(rows, receipts[place], known_as, retry_count + 1, max_attempts)
+    return await settle_families(tx, rows, []) if rows.ids else Settled(set(), set())
+
+
+def _decide(
+    rows: SettleRows, receipt: Receipt, known_as: str, failures: int, max_attempts: int
+) -> None:
+    """What a receipt makes of an accepted delivery: its end, or another try."""
+    transition, outcome, code = receipt_verdict(receipt.receipt, known_as)
+    delay = None
+    if receipt.receipt == FAILED_RECEIPT:
+        code = receipt.code or code
+        outcome = Outcome.refused(
+            code or "", receipt.detail or outcome.detail, provider_id=known_as
+        )
+        if receipt.retry is not None and failures < max_attempts:
+            transition = Transition.RETRY
+            delay = receipt.retry.delay(failures, receipt.retry_after)
+    rows.add(
+        receipt.delivery_id,
+        None,
+        transition,
+        outcome,
+        delay=delay,
+        spent=transition is Transition.RETRY,
+        code=code,
+        receipt=receipt.receipt,
+    )
+
+
+def _key(receipt: Receipt) -> Key:
+    return receipt.delivery_id, storable(receipt.provider_id, PROVIDER_ID_LIMIT) or ""

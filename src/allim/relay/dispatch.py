@@ -9,9 +9,10 @@ from typing import Any, Generic
 
 from allim.base.clock import Clock
 from allim.base.errors import DatabaseUnavailable
+from allim.relay.asking import Asking
 from allim.relay.limits import RelayLimits
 from allim.relay.observer import Observer
-from allim.relay.outcomes import Outcome
+from allim.relay.outcomes import Outcome, OutcomeKind
 from allim.relay.rates import RESERVED, Overflow, RateKeeper
 from allim.relay.sender import RecordProviderId, Sender
 from allim.relay.settlement import decide
@@ -20,9 +21,6 @@ from allim.relay.targets import Target, Targets
 from allim.relay.work import Content, Work
 
 log = logging.getLogger("allim.relay.dispatch")
-
-RESCUES_WITHOUT_ANSWER = 20
-"""After this many rescues nobody is asked any more: asking itself may be what kills relays."""
 
 
 class Dispatch(Generic[Content]):
@@ -58,7 +56,8 @@ class Dispatch(Generic[Content]):
         self._places = asyncio.Semaphore(concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
         self._patience_timer: asyncio.TimerHandle | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
+        self._asking = Asking(lane, sender, settler, self._stopping, clock)
 
     @property
     def window(self) -> int:
@@ -100,26 +99,8 @@ class Dispatch(Generic[Content]):
                 raise
 
     async def reconcile(self, work: Work[Content]) -> None:
-        """Ask the sender what became of a call whose end nobody saw, and settle that.
-
-        When asking fails nothing is settled: the lease runs out and it is asked again, since
-        not knowing must never look like «not sent».
-        """
-        outcome: Outcome | None
-        if work.rescues > RESCUES_WITHOUT_ANSWER:
-            outcome = Outcome.refused("crash_loop", f"{work.rescues} leases ran out over it")
-        else:
-            try:
-                async with asyncio.timeout(self._sending.call_timeout):
-                    outcome = await self._sender.reconcile(work)
-            except Exception as error:
-                # The sender's boundary, see above.
-                log.warning("reconcile of %d on lane %s failed: %r", work.id, self._lane, error)
-                self._settler.give_up([work])
-                return
-        if outcome is None:
-            outcome = Outcome.cut_short("lease_expired", "the relay that sent it went away")
-        self.settle([work], [outcome])
+        """Ask the sender what became of a call whose end nobody saw, and settle that."""
+        await self._asking.reconcile(work)
 
     def settle(
         self,
@@ -143,7 +124,7 @@ class Dispatch(Generic[Content]):
 
     async def stop(self, grace: float) -> None:
         """Release what waits, give calls under way `grace` seconds, cut the rest short."""
-        self._stopping = True
+        self._stopping.set()
         for target in self.targets.with_waiting():
             while target.waiting:
                 _, batch = target.waiting.popleft()
@@ -257,7 +238,7 @@ class Dispatch(Generic[Content]):
 
     async def _send(self, target: Target[Content], batch: Sequence[Work[Content]]) -> None:
         """Make one call, unless the relay stops, the breaker is open or the lease is too short."""
-        if self._stopping:
+        if self._stopping.is_set():
             self.settle(batch, [Outcome.released()], target.name)
             return
         began = self._clock()
@@ -277,7 +258,30 @@ class Dispatch(Generic[Content]):
         seconds = self._clock() - began
         if target.record(outcomes, seconds):
             self._observer.breaker(self._lane, target.name, is_open=target.is_open)
-        self.settle(batch, outcomes, target.name, seconds)
+        self._settle_or_ask(batch, outcomes, target.name, seconds)
+
+    def _settle_or_ask(
+        self,
+        batch: Sequence[Work[Content]],
+        outcomes: Sequence[Outcome],
+        target: str,
+        seconds: float,
+    ) -> None:
+        """Settle what is known; of the rest the sender is asked, where it can be."""
+        doubtful: list[Work[Content]] = []
+        if self._sending.can_be_asked and any(map(_in_doubt, outcomes)):
+            pairs = list(zip(batch, outcomes, strict=True))
+            doubtful = [work for work, outcome in pairs if _in_doubt(outcome)]
+            known = [pair for pair in pairs if not _in_doubt(pair[1])]
+            batch, outcomes = [work for work, _ in known], [outcome for _, outcome in known]
+        if batch:
+            self.settle(batch, outcomes, target, seconds)
+        if self._stopping.is_set():
+            # No time to ask: their leases run out, and whoever rescues them does.
+            self._settler.give_up(doubtful)
+            return
+        for work in doubtful:
+            self.start(self.reconcile(work))
 
     async def _call(self, batch: Sequence[Work[Content]]) -> Sequence[Outcome]:
         """The one place where the sender is called; whatever happens becomes outcomes."""
@@ -303,10 +307,14 @@ class Dispatch(Generic[Content]):
         return [cut_short] * len(batch)
 
     def _ambiguous(self, otherwise: Outcome) -> Outcome:
-        """At-most-once lanes never repeat a call that may have arrived."""
-        if not self._sending.at_most_once:
+        """Where it would matter, a call that may have arrived is never just repeated."""
+        if not (self._sending.at_most_once or self._sending.can_be_asked):
             return otherwise
         return Outcome.unknown(otherwise.code or "unknown", otherwise.detail)
+
+
+def _in_doubt(outcome: Outcome) -> bool:
+    return outcome.kind is OutcomeKind.UNKNOWN
 
 
 def _batches(works: Sequence[Work[Content]], size: int) -> Sequence[Sequence[Work[Content]]]:

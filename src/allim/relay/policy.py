@@ -37,7 +37,14 @@ class ChannelPolicy(Protocol[Content]):
         """Inside the claiming transaction: what must be on record if the attempt is."""
 
     async def on_settle(self, tx: Transaction, settled: Sequence[Settlement[Content]]) -> None:
-        """Inside the settling transaction, for those settlements that landed."""
+        """Inside the settling transaction, for those settlements that landed.
+
+        What the box made of them may differ from what was decided: a receipt that came before
+        wins, and what was cancelled is not tried again. Whoever must know reads it there.
+        """
+
+    async def on_receipt(self, tx: Transaction, ended: Sequence[int]) -> None:
+        """Inside the transaction in which receipts ended work that had been accepted, by id."""
 
 
 class OpenPolicy:
@@ -63,6 +70,9 @@ class OpenPolicy:
         return {}
 
     async def on_settle(self, tx: Transaction, settled: Sequence[Settlement[Any]]) -> None:
+        """Record nothing."""
+
+    async def on_receipt(self, tx: Transaction, ended: Sequence[int]) -> None:
         """Record nothing."""
 
 
@@ -105,3 +115,7 @@ class _Combined:
     async def on_settle(self, tx: Transaction, settled: Sequence[Settlement[Any]]) -> None:
         for policy in self._policies:
             await policy.on_settle(tx, settled)
+
+    async def on_receipt(self, tx: Transaction, ended: Sequence[int]) -> None:
+        for policy in self._policies:
+            await policy.on_receipt(tx, ended)

@@ -27,7 +27,8 @@ class SendingLimits:
     calls may run at once in one relay, `per_target` how many of them to one target (None:
     half of them). `call_timeout` is seconds: the longest that one `send` may take. No call is
     started that could outlive its lease. `at_most_once` holds work for an operator when nobody
-    can say whether it arrived.
+    can say whether it arrived. `can_be_asked` says that `reconcile` finds out for certain: what
+    nobody saw the end of is then never settled by a guess, but asked for until there is an answer.
     """
 
     batch: int = 1
@@ -36,6 +37,7 @@ class SendingLimits:
     call_timeout: float = 30.0
     rate: RateLimit | None = None
     at_most_once: bool = False
+    can_be_asked: bool = False
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
 
@@ -75,7 +77,8 @@ class Sender(Protocol[Content]):
     async def reconcile(self, work: Work[Content]) -> Outcome | None:
         """Find out what became of a call whose end nobody saw; None where it can't be known.
 
-        An outcome of kind SNOOZED means «certainly not sent»: it is sent again.
+        An outcome of kind SNOOZED means «certainly not sent»: it is sent again. Where the other
+        side can be asked, but does not answer now, it raises or says UNKNOWN.
         """
 
     async def close(self) -> None:

@@ -147,7 +147,7 @@ class HttpSink:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
     ) -> bool:
         """One request and its answer; whether the connection goes on."""
-        request = await _read_request(reader, number)
+        request = await read_request(reader, number)
         answer = self.reply(request)
         self.requests.append(request)
         self._connections.changed()
@@ -163,7 +163,8 @@ class HttpSink:
         return answer.then is Then.KEEP
 
 
-async def _read_request(reader: asyncio.StreamReader, number: int) -> Request:
+async def read_request(reader: asyncio.StreamReader, number: int) -> Request:
+    """Read one request whole; `number` is the connection's. For other fake servers, too."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head.strip().split("\r\n")
     method, path, _ = first.split(" ", 2)

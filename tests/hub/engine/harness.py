@@ -129,6 +129,7 @@ class DatabaseHarness(BoxHarness):
             provider_id=provider_id,
             receipt=receipt,
             wake=self.woken.extend,
+            policy=None,
         )
 
     async def _run(self, statement: str) -> None:

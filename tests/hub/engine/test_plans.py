@@ -132,7 +132,7 @@ async def a_statement(connection: AsyncConnection[TupleRow], name: str) -> Asked
     rows = SettleRows()
     for delivery in ids:
         rows.add(delivery, token, Transition.RETRY, Outcome.retry("x"), delay=60.0, spent=True)
-    about = {"id": ids[0], "provider_id": "p-0", "receipt": "DELIVERED"}
+    receipts = {"ids": ids, "provider_ids": ["p-0"] * len(ids)}
     parameters: dict[str, Mapping[str, Any]] = {
         "claim": a_claim(100)[1],
         "settle": rows.parameters(),
@@ -147,8 +147,9 @@ async def a_statement(connection: AsyncConnection[TupleRow], name: str) -> Asked
         "record_provider_id": {**arrays, "provider_id": "p-1"},
         "expire": {},
         "next_due": {"channel": LANE},
-        "receipt_family": about,
-        "note_receipt": about,
+        "receipt_families": receipts,
+        "lock_receipts": {"ids": ids},
+        "note_receipts": {**receipts, "receipts": ["DELIVERED"] * len(ids)},
     }
     return STATEMENTS[name], parameters[name]
 
@@ -161,8 +162,9 @@ INDEXES = {
     "record_provider_id": {"delivery_pkey", "delivery_attempt_pkey"},
     "expire": {"delivery_expiring", "delivery_pkey"},
     "next_due": {"delivery_timed"},
-    "receipt_family": {"delivery_pkey", "delivery_attempt_pkey"},
-    "note_receipt": {"delivery_pkey", "delivery_attempt_pkey"},
+    "receipt_families": {"delivery_pkey", "delivery_attempt_pkey"},
+    "lock_receipts": {"delivery_pkey"},
+    "note_receipts": {"delivery_pkey", "delivery_attempt_pkey"},
 }
 
 

@@ -1,0 +1,339 @@
+"""Tenants: who pays for messages, by what they are sent, and what was paid."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal, LiteralString, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from allim.base.errors import Conflict, FieldProblem, IdempotencyMismatch, InvalidRequest, NotFound
+from allim.channels.korean_sms import KST, BadNumber, normalise_sender
+from allim.database.pool import Connection, Database
+from allim.database.statements import Statements
+from allim.hub import cursors
+from allim.hub.model import TenantId, Word
+from allim.hub.views import Moment, Page
+from allim.messaging import ledger
+
+SQL = Statements.load("allim.messaging", "tenants.sql")
+
+LARGEST_AMOUNT = 10**15
+"""KRW; far from what a bigint holds, however often it is credited."""
+STATEMENT_STEP = 2000
+COLUMNS = (
+    "time_kst",
+    "kind",
+    "message_kind",
+    "amount",
+    "balance_after",
+    "delivery_id",
+    "attempt_no",
+    "recipient",
+    "note",
+)
+
+
+Row = TypeVar("Row", "TenantView", "LedgerRow")
+
+
+def _sender(number: str) -> str:
+    try:
+        return normalise_sender(number)
+    except BadNumber as error:
+        raise PydanticCustomError("sender", "{reason}", {"reason": str(error)}) from None
+
+
+PfId = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9@_-]+$")]
+Sender = Annotated[str, StringConstraints(max_length=40), AfterValidator(_sender)]
+Amount = Annotated[int, Field(ge=0, le=LARGEST_AMOUNT)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class TenantRequest(_Body):
+    """A tenant as a client opens it; the id is the client's own."""
+
+    id: TenantId
+    name: Word
+    balance: Amount = Field(default=0, description="Opening balance in KRW")
+    kakao_pf_id: PfId | None = Field(default=None, description="Its Kakao channel")
+    sender: Sender | None = Field(default=None, description="Its registered sender number")
+    low_balance_krw: Amount | None = Field(
+        default=None, description="Warn below this; MESSAGING_LOW_BALANCE_KRW where left out"
+    )
+
+
+class TenantChange(_Body):
+    """What of a tenant may be changed; what is left out stays."""
+
+    name: Word | None = None
+    kakao_pf_id: PfId | None = None
+    sender: Sender | None = None
+    low_balance_krw: Amount | None = None
+
+
+class CreditRequest(_Body):
+    """A top-up, or with a negative amount a correction."""
+
+    amount: Annotated[int, Field(ge=-LARGEST_AMOUNT, le=LARGEST_AMOUNT)] = Field(
+        description="KRW; negative takes money back"
+    )
+    note: Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")] | None = None
+
+
+class TenantView(BaseModel):
+    """A tenant."""
+
+    id: int
+    name: str
+    balance: int = Field(description="KRW; always the sum of its ledger")
+    kakao_pf_id: str | None
+    sender: str | None
+    low_balance_krw: int | None
+    created_at: Moment
+    updated_at: Moment
+
+
+class LedgerRow(BaseModel):
+    """One movement of money."""
+
+    id: int
+    kind: Literal["opening", "credit", "debit", "refund"]
+    amount: int = Field(description="KRW; negative is taken from the tenant")
+    balance_after: int
+    delivery_id: int | None
+    attempt_no: int | None
+    message_kind: str | None
+    note: str | None
+    created_at: Moment
+
+
+class CreditView(BaseModel):
+    """A top-up as it was written; `replayed` when an earlier request had written it."""
+
+    id: int
+    amount: int
+    balance_after: int
+    note: str | None
+    created_at: Moment
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """A month of the calendar in Seoul."""
+
+    begins: datetime
+    ends: datetime
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Of ``2026-11``; raises InvalidRequest."""
+        try:
+            if len(text) != 7:
+                raise ValueError(text)
+            begins = datetime.strptime(text, "%Y-%m").replace(tzinfo=KST)
+            ends = (begins + timedelta(days=32)).replace(day=1)
+        except (ValueError, OverflowError):
+            problem = FieldProblem("month", "month", "must be a month, as in 2026-11")
+            raise InvalidRequest([problem]) from None
+        return cls(begins, ends)
+
+
+class Tenants:
+    """Opens, shows, changes and credits tenants."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, request: TenantRequest) -> TenantView:
+        """Open a tenant; its opening balance is the first row of its ledger. Raises Conflict."""
+        async with self._database.transaction() as tx:
+            fields = request.model_dump(exclude={"balance"})
+            if await _one(tx, _statement("create"), fields) is None:
+                raise Conflict("tenant_exists", f"there is a tenant {request.id} already")
+            if request.balance:
+                await _move(tx, request.id, request.balance, kind="opening")
+            return TenantView.model_validate(await _one(tx, _statement("one"), {"id": request.id}))
+
+    async def change(self, tenant: int, change: TenantChange) -> TenantView:
+        """Change what is given; an explicit null clears. Raises NotFound."""
+        given = change.model_dump()
+        for name in ("kakao_pf_id", "sender", "low_balance_krw"):
+            given[f"sets_{name}"] = name in change.model_fields_set
+        async with self._database.transaction() as tx:
+            row = await _one(tx, _statement("change"), {**given, "id": tenant})
+        return _found(tenant, row)
+
+    async def show(self, tenant: int) -> TenantView:
+        """One tenant; raises NotFound."""
+        rows = await self._database.fetch(_statement("one"), {"id": tenant})
+        return _found(tenant, rows[0][0] if rows else None)
+
+    async def list(
+        self, *, own: int | None, limit: int = 50, cursor: str | None = None
+    ) -> Page[TenantView]:
+        """A page of tenants by id; `own` restricts it to one. Raises InvalidCursor."""
+        after = cursors.read_delivery_cursor(cursor) if cursor else 0
+        rows = await self._database.fetch(
+            _statement("list"), {"after": after, "own": own, "limit": limit + 1}
+        )
+        return _page([TenantView.model_validate(row[0]) for row in rows], limit)
+
+    async def credit(
+        self, tenant: int, request: CreditRequest, *, idempotency_key: str | None
+    ) -> CreditView:
+        """Add money. A key that was used before answers with what it did then.
+
+        Raises NotFound, IdempotencyMismatch (the key was used for another amount), Conflict where
+        a negative amount is more than there is.
+        """
+        async with self._database.transaction() as tx:
+            locked = await (
+                await tx.execute(ledger.SQL["lock_tenants"], {"tenants": [tenant], "low": 0})
+            ).fetchone()
+            if locked is None:
+                raise _no_tenant(tenant)
+            written = await self._earlier(tx, tenant, request, idempotency_key)
+            if written is not None:
+                return written
+            balance = locked[1]
+            if balance + request.amount < 0:
+                raise Conflict(
+                    "balance_too_low", f"tenant {tenant} has {balance} KRW, no more can be taken"
+                )
+            if balance + request.amount > LARGEST_AMOUNT:
+                problem = FieldProblem("/amount", "too_large", "makes the balance too large")
+                raise InvalidRequest([problem])
+            return await _move(
+                tx,
+                tenant,
+                request.amount,
+                kind="credit",
+                key=idempotency_key,
+                note=request.note,
+            )
+
+    async def _earlier(
+        self, tx: Connection, tenant: int, request: CreditRequest, key: str | None
+    ) -> CreditView | None:
+        if key is None:
+            return None
+        found = await (
+            await tx.execute(ledger.SQL["find_credit"], {"tenant": tenant, "key": key})
+        ).fetchone()
+        if found is None:
+            return None
+        if (found[1], found[4]) != (request.amount, request.note):
+            raise IdempotencyMismatch(key)
+        return _credit_view(found, replayed=True)
+
+    async def ledger(
+        self, tenant: int, *, month: Month | None, limit: int = 50, cursor: str | None = None
+    ) -> Page[LedgerRow]:
+        """A page of its ledger, newest first. Raises NotFound and InvalidCursor."""
+        await self.show(tenant)
+        before = cursors.read_delivery_cursor(cursor) if cursor else None
+        rows = await self._database.fetch(
+            SQL["ledger"],
+            {"tenant": tenant, "before": before, "limit": limit + 1, **_span(month)},
+        )
+        return _page([LedgerRow.model_validate(row[0]) for row in rows], limit)
+
+    async def statement(self, tenant: int, month: Month | None) -> AsyncIterator[str]:
+        """A month, or all there is, as CSV, piece by piece, oldest first; times are KST."""
+        yield _csv([COLUMNS])
+        after = 0
+        while True:
+            rows = await self._database.fetch(
+                SQL["statement"],
+                {"tenant": tenant, "after": after, "limit": STATEMENT_STEP, **_span(month)},
+            )
+            if rows:
+                yield _csv([tuple(_cell(value) for value in row[1:]) for row in rows])
+                after = rows[-1][0]
+            if len(rows) < STATEMENT_STEP:
+                return
+
+
+async def _move(
+    tx: Connection,
+    tenant: int,
+    amount: int,
+    *,
+    kind: str,
+    key: str | None = None,
+    note: str | None = None,
+) -> CreditView:
+    row = await (
+        await tx.execute(
+            ledger.SQL["credit"],
+            {"tenant": tenant, "amount": amount, "kind": kind, "key": key, "note": note},
+        )
+    ).fetchone()
+    assert row is not None, "the tenant is locked, and no such key was found"
+    return _credit_view(row, replayed=False)
+
+
+def _credit_view(row: Any, *, replayed: bool) -> CreditView:
+    identity, amount, balance_after, created_at, note = row
+    return CreditView(
+        id=identity,
+        amount=amount,
+        balance_after=balance_after,
+        created_at=created_at,
+        note=note,
+        replayed=replayed,
+    )
+
+
+def _page(items: list[Row], limit: int) -> Page[Row]:
+    if len(items) <= limit:
+        return Page(items=items, next=None)
+    return Page(items=items[:limit], next=cursors.delivery_cursor(items[limit - 1].id))
+
+
+def _span(month: Month | None) -> Mapping[str, datetime | None]:
+    if month is None:
+        return {"begins": None, "ends": None}
+    return {"begins": month.begins, "ends": month.ends}
+
+
+def _csv(rows: Any) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, str):
+        return "" if value is None else str(value)
+    # Or a spreadsheet would run it.
+    return f"'{value}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+async def _one(tx: Connection, statement: LiteralString, parameters: Mapping[str, Any]) -> Any:
+    row = await (await tx.execute(statement, parameters)).fetchone()
+    return None if row is None else row[0]
+
+
+def _found(tenant: int, row: Any) -> TenantView:
+    if row is None:
+        raise _no_tenant(tenant)
+    return TenantView.model_validate(row)
+
+
+def _no_tenant(tenant: int) -> NotFound:
+    return NotFound("tenant_not_found", f"there is no tenant {tenant}")
+
+
+def _statement(name: str) -> LiteralString:
+    return SQL[name].replace("{tenant}", SQL["tenant_columns"])
