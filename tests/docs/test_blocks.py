@@ -27,6 +27,7 @@ PAGES = [
     "docs/tutorial/first-notification.md",
     "docs/how-to/connect-slack.md",
     "docs/how-to/replay-dead-letters.md",
+    "docs/how-to/schedule-the-sync.md",
     "docs/how-to/send-email.md",
     "docs/how-to/use-the-client.md",
     "docs/how-to/webhooks.md",
