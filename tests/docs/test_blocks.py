@@ -25,6 +25,8 @@ PAGES = [
     "README.md",
     "README.ko.md",
     "docs/tutorial/first-notification.md",
+    "docs/how-to/connect-a-sheet.md",
+    "docs/how-to/connect-kakao.md",
     "docs/how-to/connect-slack.md",
     "docs/how-to/replay-dead-letters.md",
     "docs/how-to/schedule-the-sync.md",
