@@ -6,8 +6,11 @@ import asyncio
 
 import psycopg
 
+from allim.scheduler.cron import cron
+from allim.scheduler.fires import FireLedger
 from allim.scheduler.jobs import JobEnded
 from allim.scheduler.model import ScheduleChange
+from allim.scheduler.slots import due_slots
 from tests.scheduler.conftest import Jobs, Stage, settled
 
 MINUTES = 60.0
@@ -104,6 +107,30 @@ async def test_a_slot_that_comes_while_the_job_runs_is_skipped(stage: Stage) -> 
         ("01:10", "SUCCESS", None),
         ("01:20", "SKIPPED", "still running: what was due at 2026-11-21 01:10:00+0000, by a"),
     ]
+
+
+async def test_who_decides_on_old_knowledge_decides_nothing(stage: Stage) -> None:
+    identity = await stage.schedule("*/10 * * * *")
+    sleeper = FireLedger(stage.database, "sleeper")
+    await stage.turn_clock(10 * MINUTES)
+    now, (armed,) = await sleeper.read()
+    due = due_slots(cron(armed.cron, "UTC"), decided_until=armed.decided_until, now=now)
+    job = Jobs()
+    other = stage.scheduler(job, "other")
+    for _ in range(2):
+        await other.turn()
+        await settled(other)
+        await stage.turn_clock(10 * MINUTES)
+    assert len(job.calls) == 2
+
+    assert await sleeper.claim(armed, due, now) is None
+    assert (await sleeper.read())[1][0].decided_until == now.replace(minute=20, second=0)
+
+    now, (armed,) = await sleeper.read()
+    due = due_slots(cron(armed.cron, "UTC"), decided_until=armed.decided_until, now=now)
+    await stage.schedules.change(identity, ScheduleChange(enabled=False))
+    assert await sleeper.claim(armed, due, now) is None
+    assert len(await stage.fires()) == 2
 
 
 async def test_a_failure_is_on_record_and_the_next_slot_fires(stage: Stage) -> None:
