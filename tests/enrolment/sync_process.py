@@ -103,11 +103,11 @@ async def sync(
     lease: float = 120.0,
 ) -> SyncResult:
     """One run."""
-    environment = Environment({})
+    environment = Environment({"JOB_LOCK_SECONDS": str(lease), "ENROLMENT_COURSE_CONCURRENCY": "1"})
     http = make_http(environment)
     channels = make_channels(environment, make_services(http))
-    settings = EnrolmentSettings(job_lock_seconds=lease, enrolment_course_concurrency=1)
     async with WatchedDatabase(url, moment) as database:
+        settings = environment.read(EnrolmentSettings)
         service = EnrolmentSync(database, lms, channels, settings)
         result = await service.run(SyncRequest(category_id=category))
     await close_channels(channels)

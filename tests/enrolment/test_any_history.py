@@ -115,7 +115,10 @@ async def live(
         for name, value in faulty.items():
             setattr(fresh, name, value)
         sync = EnrolmentSync(
-            database, fresh, channels, EnrolmentSettings(enrolment_course_concurrency=concurrency)
+            database,
+            fresh,
+            channels,
+            Environment({"ENROLMENT_COURSE_CONCURRENCY": str(concurrency)}).read(EnrolmentSettings),
         )
         result = await sync.run(SyncRequest(category_id=categories[at], max_users_per_course=limit))
         assert result.ok == references[at].sync(fresh, limit)
