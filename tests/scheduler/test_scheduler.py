@@ -171,16 +171,19 @@ async def test_what_a_dead_process_had_under_way_is_taken_over(stage: Stage) -> 
     # The run that died still holds the sync's own lock.
     job.outcome = JobEnded(error="job_lock active (run 1)", busy=True)
     job.ends.set()
-    await heir.turn()
-    await settled(heir)
-    assert await stage.fires() == [("01:10", "RUNNING", "job_lock active (run 1)")]
+    for _ in range(4):
+        await heir.turn()
+        await settled(heir)
+        assert await stage.fires() == [("01:10", "RUNNING", "job_lock active (run 1)")]
+        await stage.turn_clock(61)
 
-    await stage.turn_clock(31)
     job.outcome = JobEnded(run_id=2)
     await heir.turn()
     await settled(heir)
     assert await stage.fires() == [("01:10", "SUCCESS", None)]
-    assert len(job.calls) == 3
+    assert len(job.calls) == 6
+    (fire,) = (await stage.schedules.fires(1)).items
+    assert fire.attempts == 2, "what was refused was no attempt"
 
 
 async def test_what_cannot_be_taken_over_in_ten_minutes_failed(stage: Stage) -> None:

@@ -132,13 +132,12 @@ async def run_relay(
 
 async def run_scheduler(store: Store, environment: Environment, writer: LogWriter) -> None:
     """The scheduler alone, whatever SCHEDULER_ENABLED says; relays elsewhere deliver."""
-    from allim.composition.scheduling import LANE, make_scheduler
+    from allim.composition.scheduling import make_scheduler
     from allim.composition.syncing import open_sync
 
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(connected(store, environment, "allim schedule"))
-        signal = WakeSignal()
-        wakes = Wakes(await stack.enter_async_context(Waker(database)), signal)
+        wakes = Wakes(await stack.enter_async_context(Waker(database)))
         ways = await stack.enter_async_context(open_channels(database, environment))
         watch = await stack.enter_async_context(Watch(database, ways.channels, writer))
         sync = await stack.enter_async_context(
@@ -151,9 +150,8 @@ async def run_scheduler(store: Store, environment: Environment, writer: LogWrite
             sync=sync,
             run_pass=_passes(database, ways, environment, wakes, watch, worker),
             worker=worker,
-            wake=signal.event(LANE),
+            wake=asyncio.Event(),
         )
-        await stack.enter_async_context(listening(database, signal, wakes))
         await _together(scheduler.stop, scheduler.run())
 
 

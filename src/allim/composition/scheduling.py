@@ -19,13 +19,19 @@ from allim.enrolment.scheduled import (
     DispatchParameters,
     SyncParameters,
 )
+from allim.enrolment.settings import EnrolmentSettings
 from allim.enrolment.sync import EnrolmentSync
-from allim.scheduler.fires import FireLedger
+from allim.scheduler.fires import LEASE_SECONDS, FireLedger
 from allim.scheduler.jobs import Job, JobEnded
 from allim.scheduler.scheduler import Scheduler, SchedulerLimits
 
 LANE = "scheduler"
 """What a wake calls the scheduler; never a channel's name, those are in capitals."""
+
+LONGEST_LEASE = 300.0
+"""Seconds. A fire is renewed at a third of its lease, as a sync's lock is: half as long again as
+that lock's, it outlives it, and whoever takes the fire over finds the lock free. But it must end
+well within the time in which it may be taken over."""
 
 
 def make_scheduler(
@@ -40,8 +46,9 @@ def make_scheduler(
     """The scheduler; `wake` is set when schedules were changed."""
     dispatch = OutboxDispatch(database, run_pass, environment.read(DispatchSettings))
     grace = environment.read(RelaySettings).allim_shutdown_seconds
+    lock = environment.read(EnrolmentSettings).job_lock_seconds
     return Scheduler(
-        FireLedger(database, worker),
+        FireLedger(database, worker, lease=min(max(LEASE_SECONDS, lock * 1.5), LONGEST_LEASE)),
         make_jobs(sync, dispatch),
         wake=wake,
         limits=SchedulerLimits(grace=grace),
