@@ -12,8 +12,10 @@ import pytest
 from pydantic import SecretStr
 
 from allim.database.pool import Database
+from allim.enrolment.lms.http import ANSWER_LIMIT
 from allim.enrolment.lms.kvca import Kvca, KvcaSession
 from allim.enrolment.lms.protocol import Course, FailureGroup, LmsError, Roster
+from allim.testing.http import Answer, HttpSink
 from allim.testing.lms.faults import Fault
 from allim.testing.lms.kvca import CATEGORIES, COURSES, DETAIL, LOGIN, ROSTER, FakeKvca
 from tests.enrolment.lms.conversation import (
@@ -273,6 +275,39 @@ class TestConcurrency:
             await broken.wait()
         with pytest.raises(LmsError):
             _ = [row async for row in listed]
+        await lms.close()
+
+
+@pytest.mark.parametrize(
+    ("base_url", "words"),
+    [
+        ("http://a..b", "LMS_BASE_URL cannot be called"),
+        ("http://host:99999", "LMS_BASE_URL cannot be called"),
+        ("http://[::1]:1", "could not connect to the LMS"),
+    ],
+)
+async def test_an_address_that_leads_nowhere_is_told(time: Time, base_url: str, words: str) -> None:
+    lms = Kvca(base_url, username="a", password=SecretStr("b"), manners=manners(time))
+    assert words in (await lms.diagnose() or "")
+    await lms.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (Answer.cut(b"garbage\r\n\r\n"), "it is not HTTP"),
+        (Answer.of(404), "LMS_BASE_URL must be what stands before /api"),
+        (Answer.of(204), "it is empty"),
+        (Answer.of(999), "upstream HTTP 999 from"),
+        (Answer.of(200, b"not gzip", {"Content-Encoding": "gzip"}), "the connection broke"),
+        (Answer.of(200, b" " * (ANSWER_LIMIT + 1)), "it is too long"),
+    ],
+)
+async def test_whatever_answers_is_told_in_words(time: Time, answer: Answer, words: str) -> None:
+    async with HttpSink() as sink:
+        sink.answer(answer)
+        lms = Kvca(sink.url, username="a", password=SecretStr("b"), manners=manners(time))
+        assert words in (await lms.diagnose() or "")
         await lms.close()
 
 
