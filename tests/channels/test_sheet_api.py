@@ -300,7 +300,7 @@ async def test_rows_beside_those_for_another_sheet_are_written() -> None:
 
 async def test_texts_that_no_cell_holds_are_made_to_fit() -> None:
     async with _rig() as rig:
-        await send_one(rig.channel, a_message(None, message="\ud800\x00 x", data={"user": None}))
+        await send_one(rig.channel, a_message(None, message="\ud800\x00 x", data={"user_id": None}))
         (row,) = rig.google.rows
     assert row.cells[6] == "결제 실패\n? x"
     assert row.cells[5] == ""

@@ -35,6 +35,7 @@ DATA = {
     "severity": "high",
     "category_id": 303,
     "course_id": 447,
+    "course_name": "파이썬 입문",
     "user_id": "u1",
 }
 
@@ -108,7 +109,7 @@ async def test_a_row_is_posted_once_and_its_answer_fetched() -> None:
         "PAYMENT_FAILED",
         "high",
         "303",
-        "447",
+        "파이썬 입문 (447)",
         "u1",
         "수강 변경\nDS → GC",
         ROW_KEY,

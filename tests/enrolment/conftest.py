@@ -38,7 +38,9 @@ class Academy:
     database: Database
     lms: MemoryLms
     channels: Mapping[str, Channel]
-    settings: EnrolmentSettings = field(default_factory=lambda: EnrolmentSettings())
+    settings: EnrolmentSettings = field(
+        default_factory=lambda: Environment({}).read(EnrolmentSettings)
+    )
     woken: list[set[str]] = field(default_factory=list)
 
     def service(self) -> EnrolmentSync:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import aiohttp
@@ -32,6 +34,7 @@ from allim.testing.lms.kvca import COURSES, ROSTER, FakeKvca
 from tests.hub.conftest import serving
 
 STATEMENTS = Path(__file__).with_name("operators_sql")
+RUNBOOK = Path(__file__).parents[2] / "docs/runbook/a-sync-failed.md"
 COURSE = 447
 SYNC = {
     "category_id": 303,
@@ -124,6 +127,18 @@ async def test_every_statement_of_the_documents_is_here() -> None:
         *(f"step1_3-{number}" for number in range(1, 8)),
         *(f"step3_4-{number}" for number in range(1, 6)),
     ]
+
+
+async def test_what_the_runbook_asks_is_answered(desk: Desk) -> None:
+    assert await desk.sync() == 200
+    page = RUNBOOK.read_text(encoding="utf-8").replace("kim.minjun", "user1")
+    statements = [dedent(body) for body in re.findall(r"```sql\n(.*?)```", page, re.DOTALL)]
+    assert len(statements) >= 7
+    answers = []
+    for statement in statements:
+        async with desk.database.connection() as connection:
+            answers.append(await (await connection.execute(statement.encode())).fetchall())
+    assert [len(answer) for answer in answers if answer] == [2, 2], "user1's alerts and records"
 
 
 async def test_runs_failures_alerts_and_locks(desk: Desk) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from allim.testing.lms.kvca import ROSTER, FakeKvca
@@ -118,3 +119,17 @@ async def test_what_is_typed_wrong_is_named_as_it_was_typed(place: Path, databas
         "allim: cron: has a minute that cannot be; --timezone: is not a time zone like Asia/Seoul"
         " or UTC; --category: is required\n"
     )
+
+
+async def test_the_doctor_sees_schedules_that_nobody_runs(place: Path, database_url: str) -> None:
+    settings = {"DATABASE_URL": database_url, "LMS_KIND": "sample"}
+    await allim("schedule", "add", "* * * * *", "--category", "303", cwd=place, **settings)
+    assert "1, none is late" in (await allim("doctor", cwd=place, **settings)).out
+    settings["LMS_KIND"] = ""
+    ended = await allim("doctor", cwd=place, **settings)
+    assert "enrolment-sync-303 has no LMS to look at" in ended.out
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE schedule SET decided_until = now() - interval '1 hour'")
+    ended = await allim("doctor", cwd=place, **settings)
+    assert ended.code == 1
+    assert "no scheduler has come to enrolment-sync-303 since 20" in ended.out

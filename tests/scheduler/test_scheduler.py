@@ -6,8 +6,11 @@ import asyncio
 
 import psycopg
 
+from allim.scheduler.cron import cron
+from allim.scheduler.fires import FireLedger
 from allim.scheduler.jobs import JobEnded
 from allim.scheduler.model import ScheduleChange
+from allim.scheduler.slots import due_slots
 from tests.scheduler.conftest import Jobs, Stage, settled
 
 MINUTES = 60.0
@@ -106,6 +109,30 @@ async def test_a_slot_that_comes_while_the_job_runs_is_skipped(stage: Stage) -> 
     ]
 
 
+async def test_who_decides_on_old_knowledge_decides_nothing(stage: Stage) -> None:
+    identity = await stage.schedule("*/10 * * * *")
+    sleeper = FireLedger(stage.database, "sleeper")
+    await stage.turn_clock(10 * MINUTES)
+    now, (armed,) = await sleeper.read()
+    due = due_slots(cron(armed.cron, "UTC"), decided_until=armed.decided_until, now=now)
+    job = Jobs()
+    other = stage.scheduler(job, "other")
+    for _ in range(2):
+        await other.turn()
+        await settled(other)
+        await stage.turn_clock(10 * MINUTES)
+    assert len(job.calls) == 2
+
+    assert await sleeper.claim(armed, due, now) is None
+    assert (await sleeper.read())[1][0].decided_until == now.replace(minute=20, second=0)
+
+    now, (armed,) = await sleeper.read()
+    due = due_slots(cron(armed.cron, "UTC"), decided_until=armed.decided_until, now=now)
+    await stage.schedules.change(identity, ScheduleChange(enabled=False))
+    assert await sleeper.claim(armed, due, now) is None
+    assert len(await stage.fires()) == 2
+
+
 async def test_a_failure_is_on_record_and_the_next_slot_fires(stage: Stage) -> None:
     await stage.schedule()
     job = Jobs()
@@ -144,16 +171,19 @@ async def test_what_a_dead_process_had_under_way_is_taken_over(stage: Stage) -> 
     # The run that died still holds the sync's own lock.
     job.outcome = JobEnded(error="job_lock active (run 1)", busy=True)
     job.ends.set()
-    await heir.turn()
-    await settled(heir)
-    assert await stage.fires() == [("01:10", "RUNNING", "job_lock active (run 1)")]
+    for _ in range(4):
+        await heir.turn()
+        await settled(heir)
+        assert await stage.fires() == [("01:10", "RUNNING", "job_lock active (run 1)")]
+        await stage.turn_clock(61)
 
-    await stage.turn_clock(31)
     job.outcome = JobEnded(run_id=2)
     await heir.turn()
     await settled(heir)
     assert await stage.fires() == [("01:10", "SUCCESS", None)]
-    assert len(job.calls) == 3
+    assert len(job.calls) == 6
+    (fire,) = (await stage.schedules.fires(1)).items
+    assert fire.attempts == 2, "what was refused was no attempt"
 
 
 async def test_what_cannot_be_taken_over_in_ten_minutes_failed(stage: Stage) -> None:

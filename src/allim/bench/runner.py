@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from allim.base.errors import ConfigurationError
-from allim.bench import claiming, draining, footprint, posting, sending, waking
+from allim.bench import claiming, draining, footprint, posting, sending, syncing, waking
 from allim.bench.figures import Figure
 from allim.bench.stage import Stage, stage
 
@@ -20,6 +20,7 @@ CASES: Mapping[str, Case] = {
     waking.CASE: waking.run,
     footprint.CASE: footprint.run,
     claiming.CASE: claiming.run,
+    syncing.CASE: syncing.run,
 }
 
 

@@ -41,9 +41,9 @@ class SheetRow:
                 _in_seoul(message.created_at),
                 message.type,
                 data.get("severity"),
-                _first(data, "category_name", "category", "category_id"),
-                _first(data, "course_name", "course", "course_id"),
-                _first(data, "user_name", "user", "user_id", "email"),
+                _named(data, "category_name", "category_id"),
+                _named(data, "course_name", "course_id"),
+                _named(data, "user_name", "user_id"),
                 "\n".join(part for part in (message.title, message.message) if part),
                 self.key,
             )
@@ -66,8 +66,12 @@ def _in_seoul(moment: datetime) -> str:
     return moment.astimezone(KST).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _first(data: Mapping[str, Any], *names: str) -> object:
-    return next((data[name] for name in names if data.get(name) not in (None, "")), None)
+def _named(data: Mapping[str, Any], name: str, identity: str) -> object:
+    """Its name and its id, as far as they are known: ``파이썬 입문 (447)``."""
+    named, known = data.get(name), data.get(identity)
+    if named in (None, ""):
+        return known
+    return named if known in (None, "") else f"{named} ({known})"
 
 
 def _cell(value: object) -> str:

@@ -24,7 +24,7 @@ class BoxName(StrEnum):
 
 
 def up(host: Host = None, port: Port = None) -> None:
-    """Run everything in one process: the API and relays for every channel.
+    """Run everything in one process: the API, relays for every channel, the scheduler.
 
     Stops gracefully on SIGTERM and Ctrl-C: claims no more, ends what is in flight.
     """

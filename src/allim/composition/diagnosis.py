@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import LiteralString
@@ -22,7 +23,11 @@ from allim.database.migrate import check_schema
 from allim.database.pool import Database
 from allim.enrolment.lms.making import lms_is_set, make_lms
 from allim.enrolment.lms.settings import LmsKind
+from allim.enrolment.scheduled import JOB_KINDS, SYNC_JOB
 from allim.hub.delivery_box import DeliveryBox
+from allim.hub.reading import PAGE_LIMIT
+from allim.scheduler.fires import FireStatus
+from allim.scheduler.schedules import Schedules
 from allim.web.settings import AccessSettings
 
 OLDEST_MAJOR = 15
@@ -81,7 +86,7 @@ async def examine(store: Store, environment: Environment) -> AsyncIterator[Findi
         return
     try:
         yield good("database", f"reachable: {store.shown}")
-        for check in (_server, _schema, _clock, _disk, _keys, _deliveries):
+        for check in (_server, _schema, _clock, _disk, _keys, _deliveries, _schedules):
             for finding in await _guarded(check, store, environment, database):
                 yield finding
         async with open_channels(database, environment, print_line=lambda _line: None) as ways:
@@ -258,6 +263,30 @@ def _lease(channels: Iterable[Channel], environment: Environment) -> Sequence[Fi
     except ConfigurationError as error:
         return [wrong("lease", str(error), "relays refuse to start like this")]
     return []
+
+
+async def _schedules(
+    _store: Store, environment: Environment, database: Database
+) -> Sequence[Finding]:
+    page = await Schedules(database, JOB_KINDS).list(limit=PAGE_LIMIT)
+    enabled = [schedule for schedule in page.items if schedule.enabled]
+    findings = []
+    for schedule in enabled:
+        name, late = schedule.name, schedule.overdue_since
+        if late is not None and (datetime.now(UTC) - late).total_seconds() > LATE_SECONDS:
+            remedy = "start `allim up` (SCHEDULER_ENABLED) or `allim schedule run`"
+            words = f"no scheduler has come to {name} since {late:%Y-%m-%d %H:%M} UTC"
+            findings.append(wrong("schedules", words, remedy))
+        elif schedule.job == SYNC_JOB and not lms_is_set(environment):
+            words = f"{name} has no LMS to look at"
+            findings.append(wrong("schedules", words, "set LMS_KIND, and what it needs"))
+        elif schedule.last_fire is not None and schedule.last_fire.status is FireStatus.FAILED:
+            remedy = "see docs/runbook/a-sync-failed.md"
+            words = f"{name} failed last: {schedule.last_fire.error}"
+            findings.append(note("schedules", words, remedy))
+    if enabled and not findings:
+        findings.append(good("schedules", f"{len(enabled)}, none is late"))
+    return findings
 
 
 async def _lms(environment: Environment) -> Sequence[Finding]:

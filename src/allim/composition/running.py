@@ -81,9 +81,7 @@ async def run_scheduler(store: Store, environment: Environment, writer: LogWrite
             foundation(store, environment, writer, "allim schedule")
         )
         sync = await stack.enter_async_context(syncing(base))
-        scheduler = scheduling(base, sync)
-        await stack.enter_async_context(listening(base.database, base.signal, base.wakes))
-        await together(scheduler)
+        await together(scheduling(base, sync))
 
 
 async def run_consume(store: Store, environment: Environment, writer: LogWriter) -> None:

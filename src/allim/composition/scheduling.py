@@ -19,20 +19,28 @@ from allim.enrolment.scheduled import (
     DispatchParameters,
     SyncParameters,
 )
+from allim.enrolment.settings import EnrolmentSettings
 from allim.enrolment.sync import EnrolmentSync
-from allim.scheduler.fires import FireLedger
+from allim.scheduler.fires import LEASE_SECONDS, FireLedger
 from allim.scheduler.jobs import Job, JobEnded
 from allim.scheduler.scheduler import Scheduler, SchedulerLimits
 
 LANE = "scheduler"
 """What a wake calls the scheduler; never a channel's name, those are in capitals."""
 
+LONGEST_LEASE = 300.0
+"""Seconds. A fire is renewed at a third of its lease, as a sync's lock is: half as long again as
+that lock's, it outlives it, and whoever takes the fire over finds the lock free. But it must end
+well within the time in which it may be taken over."""
+
 
 def scheduling(base: Foundation, sync: EnrolmentSync | None) -> Part:
     """The scheduler; wakes of LANE tell it that schedules were changed."""
     settings = base.environment.read(DispatchSettings)
+    lock = base.environment.read(EnrolmentSettings).job_lock_seconds
+    lease = min(max(LEASE_SECONDS, lock * 1.5), LONGEST_LEASE)
     scheduler = Scheduler(
-        FireLedger(base.database, base.worker),
+        FireLedger(base.database, base.worker, lease=lease),
         make_jobs(sync, OutboxDispatch(base.database, make_passes(base), settings)),
         wake=base.signal.event(LANE),
         limits=SchedulerLimits(grace=base.environment.read(RelaySettings).allim_shutdown_seconds),

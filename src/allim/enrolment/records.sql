@@ -81,10 +81,12 @@ SELECT source_type, source_id, %(category_id)s, course_id, course_name, user_id,
  WHERE r.revision = EXCLUDED.revision - 1
 
 -- name: mark_missing
+-- By source_record_present. ANY, not a join, which may be made by reading all that are present.
 UPDATE source_record r
    SET missing_since = now(), revision = r.revision + 1, run_id = %(run_id)s, updated_at = now()
-  FROM unnest(CAST(%(keys)s AS text[])) AS k (key)
- WHERE r.source_type = 'enrolment_status' AND r.source_id = k.key AND r.missing_since IS NULL
+ WHERE r.source_type = 'enrolment_status' AND r.source_id = ANY (CAST(%(keys)s AS text[]))
+   AND r.category_id = %(category_id)s AND r.course_id = %(course_id)s
+   AND r.missing_since IS NULL
 RETURNING r.source_id, r.user_id, r.user_name, r.course_id, r.course_name, r.revision, r.status,
           r.status_msg
 

@@ -13,6 +13,7 @@ from allim.enrolment.details import Details
 from allim.enrolment.findings import Finding, missing_finding
 from allim.enrolment.lease import LeaseLost, Lock
 from allim.enrolment.model import AlertType
+from allim.enrolment.records import course_key
 from allim.enrolment.telling import BATCH, LANES, Alert, tell
 from allim.hub.coalescer import OnCommit
 
@@ -84,7 +85,7 @@ class CourseStore:
             alerts += await self._tell(tx, batch)
         missing = 0
         for at in range(0, len(reading.missing), BATCH):
-            gone = await self._mark_missing(tx, reading.missing[at : at + BATCH])
+            gone = await self._mark_missing(tx, reading, reading.missing[at : at + BATCH])
             missing += len(gone)
             alerts += await self._tell(tx, gone)
         new = sum(finding.telling.alert_type is AlertType.NEW for finding in found)
@@ -114,9 +115,17 @@ class CourseStore:
         if cursor.rowcount != len(found):
             raise Overtaken
 
-    async def _mark_missing(self, tx: Connection, keys: Sequence[str]) -> list[Finding]:
+    async def _mark_missing(
+        self, tx: Connection, reading: Reading, keys: Sequence[str]
+    ) -> list[Finding]:
         cursor = await tx.execute(
-            RECORDS["mark_missing"], {"keys": list(keys), "run_id": self._lock.run_id}
+            RECORDS["mark_missing"],
+            {
+                "keys": list(keys),
+                "category_id": self._lock.category_id,
+                "course_id": course_key(reading.course.id),
+                "run_id": self._lock.run_id,
+            },
         )
         rows = await cursor.fetchall()
         if len(rows) != len(keys):

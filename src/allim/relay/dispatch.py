@@ -22,6 +22,8 @@ from allim.relay.work import Content, Work
 
 log = logging.getLogger("allim.relay.dispatch")
 
+TURNS_WAITED_FOR = 2.0
+
 
 class Dispatch(Generic[Content]):
     """Sends the claimed work of one lane and hands every outcome to the settler."""
@@ -147,7 +149,9 @@ class Dispatch(Generic[Content]):
         assert rate is not None
         for batch in _batches([work for work in works if work.reserved], self._sending.batch):
             self._enqueue(target, batch)
-        batches = _batches([work for work in works if not work.reserved], self._sending.batch)
+        works = [work for work in works if not work.reserved]
+        works = works[target.join(works, self._sending.batch) :]
+        batches = _batches(works, self._sending.batch)
         if not batches:
             return
         if target.seconds_closed() > 0:
@@ -179,10 +183,14 @@ class Dispatch(Generic[Content]):
                 outcome = Outcome.fault("internal_error", type(bug).__name__)
                 self.settle(batch, [outcome], target.name)
             return
+        patience = self._limits.patience
+        if self._sending.batch > 1:
+            # Whatever comes until the turn goes with it, so it had better wait here.
+            patience = max(patience, TURNS_WAITED_FOR / rate.per_second)
         for batch, wait in zip(batches, waits, strict=False):
             if wait <= 0:
                 self._enqueue(target, batch)
-            elif wait <= self._limits.patience:
+            elif wait <= patience:
                 self.start(self._enqueue_after(wait, target, batch))
             else:
                 self.settle(batch, [Outcome.snooze(RESERVED, wait)], target.name)
@@ -193,11 +201,15 @@ class Dispatch(Generic[Content]):
     async def _enqueue_after(
         self, wait: float, target: Target[Content], batch: Sequence[Work[Content]]
     ) -> None:
+        target.forming = batch = list(batch)
         try:
             await asyncio.sleep(wait)
         except asyncio.CancelledError:
             self.settle(batch, [Outcome.released()], target.name)
             raise
+        finally:
+            if target.forming is batch:
+                target.forming = None
         self._enqueue(target, batch)
 
     def _enqueue(self, target: Target[Content], batch: Sequence[Work[Content]]) -> None:
@@ -215,8 +227,7 @@ class Dispatch(Generic[Content]):
                 async with self._places:
                     if not target.waiting:
                         return
-                    _, batch = target.waiting.popleft()
-                    await self._send(target, batch)
+                    await self._send(target, target.next_batch(self._sending.batch))
         finally:
             target.serving -= 1
 

@@ -30,6 +30,8 @@ class Target(Generic[Content]):
         """How many of its places are taken."""
         self.waiting: deque[tuple[float, Sequence[Work[Content]]]] = deque()
         """Batches ready to be sent, and since when (process clock)."""
+        self.forming: list[Work[Content]] | None = None
+        """The last batch that waits for its turn in the rate; more may go with it."""
         self._breaker = Breaker(limits, clock)
         self._clock = clock
         self._paused_until = 0.0
@@ -45,7 +47,7 @@ class Target(Generic[Content]):
     @property
     def is_idle(self) -> bool:
         """Whether little would be lost by forgetting it: at most that a probe was due."""
-        return not (self.waiting or self.serving or self.seconds_closed())
+        return not (self.waiting or self.forming or self.serving or self.seconds_closed())
 
     def seconds_closed(self) -> float:
         """Seconds until a call makes sense; 0 when it does now. Asking does not take the probe."""
@@ -66,6 +68,24 @@ class Target(Generic[Content]):
         return Outcome.snooze(
             code, wait + min(self._held_back * SPREAD_SECONDS, SPREAD_LIMIT_SECONDS)
         )
+
+    def next_batch(self, limit: int) -> Sequence[Work[Content]]:
+        """Take out what goes next: as many of the waiting batches as one call takes together."""
+        _, batch = self.waiting.popleft()
+        while self.waiting and len(batch) + len(self.waiting[0][1]) <= limit:
+            batch = [*batch, *self.waiting.popleft()[1]]
+        return batch
+
+    def join(self, works: Sequence[Work[Content]], limit: int) -> int:
+        """Have works go with the batch that waits for its turn in the rate; how many did.
+
+        Without it work that trickles in would take a turn each, however much a call takes.
+        """
+        if self.forming is None:
+            return 0
+        joined = works[: max(limit - len(self.forming), 0)]
+        self.forming += joined
+        return len(joined)
 
     def impatient(self, patience: float) -> Iterable[tuple[Sequence[Work[Content]], Outcome]]:
         """Take out what has waited longer than `patience`, each with a snooze to about its turn."""

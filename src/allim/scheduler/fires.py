@@ -16,6 +16,7 @@ from allim.scheduler.slots import WINDOW, DueSlots
 SQL = Statements.load("allim.scheduler", "fires.sql")
 
 LEASE_SECONDS = 60.0
+"""How long a fire is held by a process that may have died."""
 ATTEMPTS = 3
 """How often a fire is begun before it counts as what kills its process."""
 KEEP_DAYS = 30
@@ -157,9 +158,17 @@ class FireLedger:
         """Record how a fire ended; False where it was taken over, or its schedule removed."""
         return await self._own("settle", fire, status=status, error=_storable(error), run_id=run_id)
 
-    async def give_back(self, fire: Fire, error: str, *, after: float = 0.0) -> bool:
-        """Let a fire be taken over, `after` seconds from now; False where it has been."""
-        return await self._own("give_back", fire, error=_storable(error), seconds=after)
+    async def give_back(self, fire: Fire, error: str) -> bool:
+        """Let a fire be taken over at once; False where it has been."""
+        return await self._own(
+            "give_back", fire, error=_storable(error), seconds=0.0, refused=False
+        )
+
+    async def put_off(self, fire: Fire, error: str, *, seconds: float) -> bool:
+        """Let a fire that was refused be tried again in a while; False where it was taken over."""
+        return await self._own(
+            "give_back", fire, error=_storable(error), seconds=seconds, refused=True
+        )
 
     async def prune(self) -> int:
         """Forget a batch of old fires; how many."""

@@ -94,9 +94,10 @@ UPDATE schedule_fire
 RETURNING id
 
 -- name: give_back
--- Whoever comes next takes it over: at once, or after `seconds`.
+-- Whoever comes next takes it over: at once, or after `seconds`. What was refused was no attempt.
 UPDATE schedule_fire
    SET lease_until = clock_timestamp() + make_interval(secs => %(seconds)s), error = %(error)s,
+       attempts = attempts - CASE WHEN %(refused)s THEN 1 ELSE 0 END,
        claim_token = NULL, updated_at = clock_timestamp()
  WHERE id = %(id)s AND claim_token = %(token)s
 RETURNING id

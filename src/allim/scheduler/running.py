@@ -17,7 +17,7 @@ log = logging.getLogger("allim.scheduler")
 JOB_SECONDS = 6 * 3600.0
 """The longest that a job may take."""
 AGAIN_SECONDS = 1.0
-BUSY_SECONDS = 30.0
+BUSY_SECONDS = 60.0
 """After what a fire that was taken over tries again, while the lock of the dead run holds."""
 
 
@@ -97,7 +97,7 @@ class FireRun:
         fire = self.fire
         if ended.busy and fire.attempts > 1:
             # The lock is most likely that of the run which died: it runs out by itself.
-            await self._ledger.give_back(fire, ended.error or "busy", after=BUSY_SECONDS)
+            await self._ledger.put_off(fire, ended.error or "busy", seconds=BUSY_SECONDS)
             return
         status = FireStatus.SUCCESS if ended.error is None else FireStatus.FAILED
         if not await self._ledger.settle(fire, status, error=ended.error, run_id=ended.run_id):

@@ -13,7 +13,7 @@ from allim.base.errors import Conflict, FieldProblem, InvalidRequest, NotFound
 from allim.base.validation import invalid_body
 from allim.database.pool import Connection, Database
 from allim.database.statements import Statements
-from allim.hub import cursors
+from allim.hub.cursors import numbered_cursor, read_numbered_cursor
 from allim.hub.views import Page
 from allim.scheduler.cron import InvalidCron, InvalidTimezone, cron
 from allim.scheduler.jobs import JobKinds
@@ -23,6 +23,8 @@ from allim.scheduler.views import FireView, ScheduleView
 SQL = Statements.load("allim.scheduler", "schedules.sql")
 
 MOST_SCHEDULES = 1000
+_SCHEDULE, _FIRE = b"s", b"f"
+"""The kinds of their cursors."""
 _NAMED = ("name", "job", "parameters", "cron", "timezone", "enabled")
 _WHEN = frozenset({"cron", "timezone", "enabled"})
 
@@ -70,11 +72,11 @@ class Schedules:
 
     async def list(self, *, limit: int = 50, cursor: str | None = None) -> Page[ScheduleView]:
         """A page of schedules, newest first. Raises InvalidCursor."""
-        before = cursors.read_delivery_cursor(cursor) if cursor else None
+        before = read_numbered_cursor(_SCHEDULE, cursor) if cursor else None
         rows = await self._database.fetch(_composed("list"), {"before": before, "limit": limit + 1})
         items = [_view(*row) for row in rows[:limit]]
         more = len(rows) > limit
-        return Page(items=items, next=cursors.delivery_cursor(items[-1].id) if more else None)
+        return Page(items=items, next=numbered_cursor(_SCHEDULE, items[-1].id) if more else None)
 
     async def change(self, schedule: int, change: ScheduleChange) -> ScheduleView:
         """Change what was given. Raises InvalidRequest, Conflict and NotFound."""
@@ -120,7 +122,7 @@ class Schedules:
         self, schedule: int, *, limit: int = 50, cursor: str | None = None
     ) -> Page[FireView]:
         """A page of a schedule's fires, newest first. Raises InvalidCursor and NotFound."""
-        before = cursors.read_delivery_cursor(cursor) if cursor else None
+        before = read_numbered_cursor(_FIRE, cursor) if cursor else None
         rows = await self._database.fetch(
             _composed("fires"), {"id": schedule, "before": before, "limit": limit + 1}
         )
@@ -128,7 +130,7 @@ class Schedules:
             await self.one(schedule)
         items = [FireView.model_validate(row[0]) for row in rows[:limit]]
         more = len(rows) > limit
-        return Page(items=items, next=cursors.delivery_cursor(items[-1].id) if more else None)
+        return Page(items=items, next=numbered_cursor(_FIRE, items[-1].id) if more else None)
 
     async def _lock(self, tx: Connection, schedule: int) -> dict[str, Any]:
         row = await (await tx.execute(SQL["lock"], {"id": schedule})).fetchone()

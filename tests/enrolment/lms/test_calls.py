@@ -12,8 +12,10 @@ import pytest
 from pydantic import SecretStr
 
 from allim.database.pool import Database
+from allim.enrolment.lms.http import ANSWER_LIMIT
 from allim.enrolment.lms.kvca import Kvca, KvcaSession
 from allim.enrolment.lms.protocol import Course, FailureGroup, LmsError, Roster
+from allim.testing.http import Answer, HttpSink
 from allim.testing.lms.faults import Fault
 from allim.testing.lms.kvca import CATEGORIES, COURSES, DETAIL, LOGIN, ROSTER, FakeKvca
 from tests.enrolment.lms.conversation import (
@@ -198,24 +200,44 @@ class TestRepeats:
         assert len(found.users) == len(set(found.users)) == 2003
         assert found.roster == Roster()
 
+    async def test_one_who_changes_between_two_readings_is_no_contradiction(
+        self, fake: FakeKvca
+    ) -> None:
+        for number in range(2000):
+            fake.enrol(COURSE, f"user{number}")
+
+        class Meanwhile(Time):
+            async def sleep(self, seconds: float) -> None:
+                fake.change(COURSE, "kim", status="GC")
+
+        lms = client(fake, Meanwhile())
+        fake.fail(ROSTER, Fault.cut(0.7))
+        async with lms.session() as session:
+            found = await read(session, COURSE)
+        await lms.close()
+        assert len(found.rows) == 2003
+        assert [row.status for row in found.rows if row.user_id == "kim"] == ["DS"]
+        assert found.roster == Roster()
+
 
 class TestConcurrency:
-    async def test_only_so_many_calls_wait_at_once(self, fake: FakeKvca, time: Time) -> None:
+    @pytest.mark.parametrize("name", [DETAIL, ROSTER])
+    async def test_only_so_many_calls_wait_at_once(
+        self, fake: FakeKvca, time: Time, name: str
+    ) -> None:
         lms = client(fake, time, concurrency=2)
-        gate = fake.hold(DETAIL)
         async with lms.session() as session:
-            rows = (await read(session, COURSE)).rows
-            asked = [asyncio.create_task(session.detail(CATEGORY, row)) for row in rows]
+            row = (await read(session, COURSE)).rows[0]
+            gate = fake.hold(name)
+            asked: list[asyncio.Task[Any]] = []
+            for _ in range(10):
+                call = session.detail(CATEGORY, row) if name == DETAIL else read(session, COURSE)
+                asked.append(asyncio.create_task(call))
             await gate.reached(2)
-            # A third would have come before this answer does.
-            other = asyncio.create_task(session.courses(CATEGORY))
-            await asyncio.sleep(0)
-            assert gate.waiting == 2
-            assert not other.done()
             gate.open()
-            assert len(await asyncio.gather(*asked)) == 3
-            await other
+            await asyncio.gather(*asked)
         await lms.close()
+        assert fake.most_at_once == 2
 
     async def test_details_are_asked_while_a_listing_is_read(
         self, fake: FakeKvca, time: Time
@@ -253,6 +275,39 @@ class TestConcurrency:
             await broken.wait()
         with pytest.raises(LmsError):
             _ = [row async for row in listed]
+        await lms.close()
+
+
+@pytest.mark.parametrize(
+    ("base_url", "words"),
+    [
+        ("http://a..b", "LMS_BASE_URL cannot be called"),
+        ("http://host:99999", "LMS_BASE_URL cannot be called"),
+        ("http://[::1]:1", "could not connect to the LMS"),
+    ],
+)
+async def test_an_address_that_leads_nowhere_is_told(time: Time, base_url: str, words: str) -> None:
+    lms = Kvca(base_url, username="a", password=SecretStr("b"), manners=manners(time))
+    assert words in (await lms.diagnose() or "")
+    await lms.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (Answer.cut(b"garbage\r\n\r\n"), "it is not HTTP"),
+        (Answer.of(404), "LMS_BASE_URL must be what stands before /api"),
+        (Answer.of(204), "it is empty"),
+        (Answer.of(999), "upstream HTTP 999 from"),
+        (Answer.of(200, b"not gzip", {"Content-Encoding": "gzip"}), "the connection broke"),
+        (Answer.of(200, b" " * (ANSWER_LIMIT + 1)), "it is too long"),
+    ],
+)
+async def test_whatever_answers_is_told_in_words(time: Time, answer: Answer, words: str) -> None:
+    async with HttpSink() as sink:
+        sink.answer(answer)
+        lms = Kvca(sink.url, username="a", password=SecretStr("b"), manners=manners(time))
+        assert words in (await lms.diagnose() or "")
         await lms.close()
 
 

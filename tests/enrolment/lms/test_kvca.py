@@ -272,6 +272,20 @@ class TestLogin:
         assert (await read(session, COURSE)).users == [row.user_id for row in rows]
         assert fake.logins == 2
 
+    async def test_that_is_fresh_is_kept_when_an_older_token_is_refused(
+        self, fake: FakeKvca, session: KvcaSession
+    ) -> None:
+        fake.enrol(COURSE, "kim")
+        (row,) = (await read(session, COURSE)).rows
+        gate = fake.hold(DETAIL)
+        late = asyncio.create_task(session.detail(CATEGORY, row))
+        await gate.reached()
+        fake.forget_tokens()
+        await session.courses(CATEGORY)
+        gate.open()
+        await late
+        assert fake.logins == 2
+
     async def test_is_renewed_before_the_token_ends(
         self, fake: FakeKvca, session: KvcaSession, time: Time
     ) -> None:

@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from allim.database.pool import Database
+from allim.enrolment.lms import moodle
 from allim.enrolment.lms.moodle import Moodle, MoodleSession
 from allim.enrolment.lms.moodle_rows import USER_FIELDS
 from allim.enrolment.lms.protocol import Course, FailureGroup, LmsError, Roster
@@ -124,9 +125,15 @@ class TestRows:
         assert row.detail == await session.detail(CATEGORY, row) == expected
         assert row.gc_date is row.ds_date is row.sjc_date is row.update_time is None
 
+    @pytest.mark.parametrize("held_at_most", [1, 2, 5000])
     async def test_whoever_is_not_active_is_suspended(
-        self, fake: FakeMoodle, session: MoodleSession
+        self,
+        fake: FakeMoodle,
+        session: MoodleSession,
+        monkeypatch: pytest.MonkeyPatch,
+        held_at_most: int,
     ) -> None:
+        monkeypatch.setattr(moodle, "HELD_AT_MOST", held_at_most)
         for user in range(1, 10):
             fake.enrol(COURSE, user, active=user % 3 != 0)
         found = await read(session, COURSE)

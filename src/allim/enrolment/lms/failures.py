@@ -13,16 +13,22 @@ from allim.enrolment.lms.protocol import FailureGroup, LmsError
 _NEEDS_A_SETTING = frozenset({401, 403})
 
 
-class Unauthorized(LmsError):
+class UpstreamError(LmsError):
+    """An answer with an HTTP status that is no success."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(_group_of(status), message)
+        self.status = status
+
+
+class Unauthorized(UpstreamError):
     """401: the login or the token is not, or no longer, good."""
 
 
-def upstream_http(status: int, place: str, hint: str = "") -> LmsError:
+def upstream_http(status: int, place: str, hint: str = "") -> UpstreamError:
     """An answer with an HTTP status that is no success; `place` is what was called."""
     text = f"upstream HTTP {status} from {place}" + (f": {hint}" if hint else "")
-    if status == 401:
-        return Unauthorized(FailureGroup.CONFIGURATION, text)
-    return LmsError(_group_of(status), text)
+    return (Unauthorized if status == 401 else UpstreamError)(status, text)
 
 
 def timed_out(place: str) -> LmsError:
@@ -65,8 +71,8 @@ def unknown_category(category_id: int) -> LmsError:
 def _group_of(status: int) -> FailureGroup:
     if status == 409:
         return FailureGroup.HTTP_409
-    if status >= 500:
+    if 500 <= status < 600:
         return FailureGroup.HTTP_5XX
     if status in _NEEDS_A_SETTING or 300 <= status < 400:
         return FailureGroup.CONFIGURATION
-    return FailureGroup.HTTP_4XX if status >= 400 else FailureGroup.OTHER
+    return FailureGroup.HTTP_4XX if 400 <= status < 500 else FailureGroup.OTHER

@@ -29,6 +29,8 @@ KST = timezone(timedelta(hours=9), "KST")
 
 TEXT_LIMIT = 10_000
 """The most characters of a field that are kept."""
+FIELDS_LIMIT = 200
+"""The most fields of a detail that are kept: the first by name, so that they stay the same."""
 USER_ID_LIMIT = 255
 
 VOLATILE = frozenset(
@@ -71,7 +73,7 @@ def is_volatile(name: str) -> bool:
 
 def plain_fields(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Every plain field with a value, but secrets and what changes by itself."""
-    return {
+    kept = {
         name: value
         for raw, given in payload.items()
         if not is_volatile(raw)
@@ -79,6 +81,9 @@ def plain_fields(payload: Mapping[str, Any]) -> dict[str, Any]:
         and (value := plain(given)) is not None
         and (name := as_text(raw)) is not None
     }
+    if len(kept) > FIELDS_LIMIT:
+        kept = {name: kept[name] for name in sorted(kept)[:FIELDS_LIMIT]}
+    return kept
 
 
 def kept_fields(names: Iterable[str], payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -181,6 +181,9 @@ class Calls:
         try:
             async with permits or nullcontext(), request.patience.waiting():
                 response = await self._connections.post(request.call, request.headers)
+        except ValueError:
+            # A host name or a port that cannot be one comes as far as this.
+            raise failures.misconfigured(f"LMS_BASE_URL cannot be called ({place})") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _of_connection(error, place) from None
         self._open.add(response)

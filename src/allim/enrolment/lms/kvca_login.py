@@ -13,7 +13,7 @@ from allim.base.clock import Clock
 from allim.base.tasks import cancel_and_wait
 from allim.enrolment.lms import failures
 from allim.enrolment.lms.http import Call, Calls, Headers
-from allim.enrolment.lms.protocol import FailureGroup, LmsError
+from allim.enrolment.lms.protocol import LmsError
 
 LOGIN = "/api/auth/login"
 
@@ -23,6 +23,8 @@ MARGIN_SHARE = 0.2
 LONGEST_SECONDS = 10 * 365 * 86400.0
 
 REFUSED = "the login was refused; check LMS_USERNAME and LMS_PASSWORD"
+REFUSING = frozenset({400, 401, 403, 422})
+ELSEWHERE = "LMS_BASE_URL must be what stands before /api"
 NO_RIGHT = "refused right after a login; the account has no right to it"
 
 
@@ -91,9 +93,11 @@ class KvcaLogin:
         }
         try:
             answer = await self._calls.json(Call(LOGIN, LOGIN, json=asked))
-        except LmsError as error:
-            if error.group is FailureGroup.HTTP_4XX or isinstance(error, failures.Unauthorized):
+        except failures.UpstreamError as error:
+            if error.status in REFUSING:
                 raise failures.misconfigured(f"{error}: {REFUSED}") from None
+            if error.status == 404:
+                raise failures.misconfigured(f"{error}: {ELSEWHERE}") from None
             raise
         self._take(answer)
 

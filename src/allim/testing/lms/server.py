@@ -44,7 +44,10 @@ class FakeLms(ABC):
     def __init__(self) -> None:
         self.calls: list[Call] = []
         """Every call, in the order in which they came."""
+        self.most_at_once = 0
+        """The most calls that stood in the server at the same time."""
         self.port = 0
+        self._at_once = 0
         self._plans: list[Plan] = []
         self._gates: list[Gate] = []
         self._runner: web.ServerRunner | None = None
@@ -116,7 +119,7 @@ class FakeLms(ABC):
         """Listen, on the same port again where it was stopped."""
         self._ending = asyncio.Event()
         self._runner = web.ServerRunner(
-            web.Server(self._answer, handler_cancellation=True, access_log=None),
+            web.Server(self._serve, handler_cancellation=True, access_log=None),
             shutdown_timeout=END_SECONDS,
         )
         await self._runner.setup()
@@ -139,6 +142,14 @@ class FakeLms(ABC):
 
     async def __aexit__(self, *exc: object) -> None:
         await self.stop()
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            return await self._answer(request)
+        finally:
+            self._at_once -= 1
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         name, asked = await self.read(request)
