@@ -26,7 +26,9 @@ JOB = {"to": "010-1234-5678", "text": "예약되었습니다"}
 @pytest.fixture
 async def api(database: Database, channels: Mapping[str, Channel]) -> AsyncIterator[Api]:
     woken: list[set[str]] = []
-    app = create_app(database, channels, Environment(KAKAO), on_commit=woken.append)  # type: ignore[arg-type]
+    app = create_app(
+        database, channels, Environment(KAKAO), on_commit=lambda lanes: woken.append(set(lanes))
+    )
     async with serving(app) as url, aiohttp.ClientSession() as session:
         yield Api(url, session, woken)
 
