@@ -185,7 +185,7 @@ class Accounts(RuleBasedStateMachine):
 
 def test_every_won_is_accounted_for_whatever_happens(database_url: str) -> None:
     Accounts.database_url = database_url
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Accounts,
         settings=settings(
             max_examples=25,

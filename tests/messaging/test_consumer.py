@@ -108,7 +108,7 @@ async def test_what_can_never_be_sent_goes_to_the_dead_letters_and_its_reason_is
     async with running(consumer):
         await until(seven_dead)
 
-    reasons = dict(
+    reasons: dict[str, str] = dict(
         await database.fetch("SELECT message_id, reason || ' ' || receives FROM refused_job")
     )
     assert set(reasons) == set(found)

@@ -192,6 +192,16 @@ def sqs_redrive(
         raise typer.Exit(1)
 
 
+@sqs.command("schema")
+def sqs_schema() -> None:
+    """Print the JSON schema of a job, for producers in other languages."""
+    import json
+
+    from allim.messaging.job import job_schema
+
+    typer.echo(json.dumps(job_schema(), ensure_ascii=False, indent=2))
+
+
 @tenant.command("create")
 def tenant_create(
     identity: Annotated[int, typer.Argument(metavar="ID", help="Your own id for it.", min=1)],

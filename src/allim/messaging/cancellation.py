@@ -11,11 +11,12 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Annotated, Protocol
 
+from psycopg.rows import TupleRow
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from allim.base.errors import FieldProblem, InvalidRequest
 from allim.channels.channel import Message
-from allim.database.pool import Database
+from allim.database.pool import Connection, Database
 from allim.database.statements import Statements
 from allim.hub.model import TenantId
 from allim.messaging.ledger import refund_canceled
@@ -61,18 +62,10 @@ class CancellationPolicy(OpenPolicy):
 
     async def guard(self, batch: Sequence[Work[Message]]) -> Mapping[int, Outcome]:
         """What must not be sent now, and why."""
-        bound = {work.id: work for work in batch if work.content.guard.get(RESERVATION) is not None}
+        bound = _bound(batch)
         if not bound:
             return {}
-        rows = await self._database.fetch(
-            SQL["canceled"],
-            {
-                "ids": list(bound),
-                "tenants": [work.content.tenant_id for work in bound.values()],
-                "reservations": [str(_reservation(work)) for work in bound.values()],
-            },
-        )
-        against = {row[0]: CANCELLED for row in rows}
+        against = _canceled(await self._database.fetch(SQL["canceled"], _columns(bound)))
         if self._source is None or len(against) == len(bound):
             return against
         rest = {identity: work for identity, work in bound.items() if identity not in against}
@@ -86,6 +79,39 @@ class CancellationPolicy(OpenPolicy):
             elif verdict:
                 against[identity] = CANCELLED
         return against
+
+
+class CancelledBeforePayment(OpenPolicy):
+    """Skips in the claim what our own table knows to be cancelled.
+
+    Stands before the balance: money that is taken for a moment only could be what another message
+    of the tenant lacks.
+    """
+
+    async def on_attempt(
+        self, tx: Connection, batch: Sequence[Work[Message]]
+    ) -> Mapping[int, Outcome]:
+        """What is not to be paid for."""
+        bound = _bound(batch)
+        if not bound:
+            return {}
+        return _canceled(await (await tx.execute(SQL["canceled"], _columns(bound))).fetchall())
+
+
+def _bound(batch: Sequence[Work[Message]]) -> dict[int, Work[Message]]:
+    return {work.id: work for work in batch if work.content.guard.get(RESERVATION) is not None}
+
+
+def _columns(bound: Mapping[int, Work[Message]]) -> dict[str, object]:
+    return {
+        "ids": list(bound),
+        "tenants": [work.content.tenant_id for work in bound.values()],
+        "reservations": [str(_reservation(work)) for work in bound.values()],
+    }
+
+
+def _canceled(rows: Sequence[TupleRow]) -> dict[int, Outcome]:
+    return {row[0]: CANCELLED for row in rows}
 
 
 def _reservation(work: Work[Message]) -> ReservationId:

@@ -70,6 +70,7 @@ class Consumer:
     async def run(self) -> None:
         """Poll and take until stopped. While there is nothing, one call waits 20 seconds."""
         log.info("consuming %s", self._queue.name)
+        await self._forget()
         pause = FIRST_PAUSE_SECONDS
         while not self._stopping.is_set():
             try:
@@ -85,6 +86,14 @@ class Consumer:
                 # There may be more: several at a time take it until one comes back with little.
                 await asyncio.gather(*(self._drain() for _ in range(self._concurrency)))
         log.info("consumed %d jobs of %s", self.taken.stored, self._queue.name)
+
+    async def _forget(self) -> None:
+        """Reasons of long ago are of no use to anybody."""
+        try:
+            async with self._database.connection() as connection:
+                await connection.execute(SQL["forget"])
+        except DatabaseUnavailable as error:
+            log.warning("old refusals were not forgotten: %s", error)
 
     async def _drain(self) -> None:
         while not self._stopping.is_set():

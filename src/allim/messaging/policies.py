@@ -14,7 +14,7 @@ from allim.channels.solapi.channel import SolapiChannel
 from allim.database.pool import Database
 from allim.messaging.alerts import BalanceAlerts
 from allim.messaging.balance import BalancePolicy, HeldDebits
-from allim.messaging.cancellation import CancellationPolicy
+from allim.messaging.cancellation import CancellationPolicy, CancelledBeforePayment
 from allim.messaging.cancellation_sources import cancellation_source
 from allim.messaging.dead_letters import DeadLetterCopies
 from allim.messaging.quiet_hours import QuietHours
@@ -52,6 +52,7 @@ class MessagingPolicies:
         charges = self._channels[lane].configured().mode == LIVE
         return [
             self._cancellation,
+            CancelledBeforePayment(),
             SuppressionPolicy(SuppressedKind.PHONE),
             QuietHours(),
             DeadLetterCopies(),
