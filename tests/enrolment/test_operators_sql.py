@@ -6,8 +6,6 @@ The statements stand in `operators_sql/`, named after document and section.
 from __future__ import annotations
 
 import asyncio
-import io
-import logging
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -20,17 +18,14 @@ import aiohttp
 import pytest
 
 from allim.app import create_app
-from allim.base.logging import LogWriter, json_line
-from allim.base.settings import Environment
 from allim.composition.delivering import make_passes
-from allim.composition.foundation import foundation
-from allim.composition.opening import Store
 from allim.composition.syncing import syncing
 from allim.database.pool import Database
 from allim.enrolment.calls import SyncCalls
 from allim.testing.http import Answer, HttpSink
 from allim.testing.lms.faults import Fault
 from allim.testing.lms.kvca import COURSES, ROSTER, FakeKvca
+from tests.foundations import a_foundation
 from tests.hub.conftest import serving
 
 STATEMENTS = Path(__file__).with_name("operators_sql")
@@ -87,24 +82,19 @@ async def desk(database: Database) -> AsyncIterator[Desk]:
             kvca.enrol(COURSE, f"user{number}")
         sheet = await stack.enter_async_context(HttpSink())
         kakao = await stack.enter_async_context(HttpSink())
-        environment = Environment(
-            {
-                **kvca.environment(),
-                "LMS_RETRIES": "0",
-                "LMS_TIMEOUT_SECONDS": "1",
-                "SHEET_WEBHOOK_URL": sheet.url + "/exec",
-                "KAKAO_WEBHOOK_URL": kakao.url + "/send",
-            }
-        )
-        writer = LogWriter(json_line, io.StringIO(), logging.ERROR)
-        base = await stack.enter_async_context(
-            foundation(Store(database.url), environment, writer, "desk")
-        )
+        settings = {
+            **kvca.environment(),
+            "LMS_RETRIES": "0",
+            "LMS_TIMEOUT_SECONDS": "1",
+            "SHEET_WEBHOOK_URL": sheet.url + "/exec",
+            "KAKAO_WEBHOOK_URL": kakao.url + "/send",
+        }
+        base = await stack.enter_async_context(a_foundation(database, settings))
         sync = await stack.enter_async_context(syncing(base))
         app = create_app(
             database,
             base.channels,
-            environment,
+            base.environment,
             sync_calls=SyncCalls(sync),
             run_pass=make_passes(base),
         )

@@ -10,13 +10,11 @@ import aiohttp
 import pytest
 
 from allim.app import create_app
-from allim.base.settings import Environment
-from allim.composition.delivering import Wakes, make_passes, open_channels
+from allim.composition.delivering import make_passes
 from allim.database.pool import Database
-from allim.database.wakes import Waker
-from allim.relay.observer import Silence
 from allim.testing.http import HttpSink
 from allim.testing.sheets import FakeAppsScript
+from tests.foundations import a_foundation
 from tests.hub.conftest import Answer, Api, serving
 
 SHEET = "/jobs/outbox/sheet-dispatch"
@@ -88,26 +86,11 @@ async def open_chain(database: Database) -> AsyncIterator[Open]:
         async def open_(**settings: str) -> Chain:
             script = await stack.enter_async_context(FakeAppsScript())
             kakao = await stack.enter_async_context(HttpSink())
-            environment = Environment(
-                {
-                    "SHEET_WEBHOOK_URL": script.url,
-                    "KAKAO_WEBHOOK_URL": f"{kakao.url}/notices",
-                    **EXACT,
-                    **settings,
-                }
+            ours = {"SHEET_WEBHOOK_URL": script.url, "KAKAO_WEBHOOK_URL": f"{kakao.url}/notices"}
+            base = await stack.enter_async_context(
+                a_foundation(database, {**ours, **EXACT, **settings})
             )
-            wakes = Wakes(await stack.enter_async_context(Waker(database)))
-            ways = await stack.enter_async_context(
-                open_channels(database, environment, print_line=lambda _line: None)
-            )
-            app = create_app(
-                database,
-                ways.channels,
-                environment,
-                run_pass=make_passes(
-                    database, ways, environment, wakes=wakes, observer=Silence(), worker="pass"
-                ),
-            )
+            app = create_app(database, base.channels, base.environment, run_pass=make_passes(base))
             url = await stack.enter_async_context(serving(app))
             session = await stack.enter_async_context(aiohttp.ClientSession())
             return Chain(database, Api(url, session, []), script, kakao)
