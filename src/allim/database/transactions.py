@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
@@ -83,15 +84,16 @@ def execute(tx: Any, statement: LiteralString, batch: str) -> Rows | Awaitable[R
     return converse(tx, begin)
 
 
-def after_commit(tx: Any, told: Callable[[], None]) -> bool:
-    """Have `told` called once the caller's transaction is committed, where its toolkit can say so.
+def after_commit(tx: Any, tell: Callable[[Collection[str]], None], words: Collection[str]) -> bool:
+    """Have `tell` called with the words once the caller's transaction is committed.
 
-    Sessions of SQLAlchemy and Django's connections can: True. Drivers and SQLAlchemy's
-    Connection cannot: False. `told` may be called once too often, and must not raise.
+    Only some toolkits say when that is: sessions of SQLAlchemy and Django's connections do
+    (True); drivers and SQLAlchemy's Connection do not (False). `tell` may be told too much,
+    of what was rolled back, and must not raise.
     """
     ancestry = _ancestry(type(tx))
     if ancestry & _DJANGO:
-        tx.on_commit(told)
+        tx.on_commit(partial(tell, words))
         return True
     session = tx
     if ancestry & {_ASYNC_SCOPED, "sqlalchemy.scoped_session"}:
@@ -101,16 +103,18 @@ def after_commit(tx: Any, told: Callable[[], None]) -> bool:
         return False
     if _AFTER_COMMIT not in session.info:
         importlib.import_module("sqlalchemy.event").listen(session, "after_commit", _on_commit)
-    session.info[_AFTER_COMMIT] = told
+    _, pending = session.info.setdefault(_AFTER_COMMIT, (tell, set()))
+    session.info[_AFTER_COMMIT] = (tell, pending.union(words))
     return True
 
 
 def _on_commit(session: Any) -> None:
     # A savepoint that is released is told of in the same way.
     if not session.in_nested_transaction():
-        told, session.info[_AFTER_COMMIT] = session.info[_AFTER_COMMIT], None
-        if told is not None:
-            told()
+        tell, words = session.info[_AFTER_COMMIT]
+        if words:
+            session.info[_AFTER_COMMIT] = (tell, set())
+            tell(words)
 
 
 async def _converse_async(

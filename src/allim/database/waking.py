@@ -13,7 +13,6 @@ import os
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Final
 
 from allim.database.wakes import CHANNEL, GATHER_SECONDS, RECONNECT_SECONDS
@@ -123,7 +122,7 @@ def wake_after_commit(tx: Any, lanes: Collection[str]) -> None:
     if _wakers:
         from allim.database.transactions import after_commit
 
-        after_commit(tx, partial(wake, *lanes))
+        after_commit(tx, _wakers[-1].wake, lanes)
 
 
 def _checked(url: str | None) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -15,9 +16,11 @@ import sqlalchemy
 from sqlalchemy import orm
 from sqlalchemy.ext import asyncio as alchemy_asyncio
 
-from allim.events import OutboxError
+from allim.events import OutboxError, RawEvent
+from allim.events.encryption import Encryption, KeyRing
 from allim.events.errors import MessageSaveFailed, NotAConnection, PublishOutsideTransaction
-from allim.events.publishing import BATCH, Publisher, lock_of
+from allim.events.message import prepare
+from allim.events.publishing import BATCH, Publisher, lock_of, store
 from tests.events.producer.conftest import Outbox, UserCreated, user_created
 
 
@@ -55,9 +58,11 @@ def sync_transaction(kind: str, url: str) -> Iterator[Any]:
 @asynccontextmanager
 async def async_transaction(kind: str, url: str) -> AsyncIterator[Any]:
     if kind == "psycopg":
-        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as raw:
-            async with raw.transaction():
-                yield raw
+        async with (
+            await psycopg.AsyncConnection.connect(url, autocommit=True) as raw,
+            raw.transaction(),
+        ):
+            yield raw
         return
     if kind == "asyncpg":
         bare = await asyncpg.connect(url)
@@ -68,9 +73,12 @@ async def async_transaction(kind: str, url: str) -> AsyncIterator[Any]:
             await bare.close()
         return
     if kind == "asyncpg pool":
-        async with asyncpg.create_pool(url, min_size=1, max_size=1) as pool:
-            async with pool.acquire() as lent, lent.transaction():
-                yield lent
+        async with (
+            asyncpg.create_pool(url, min_size=1, max_size=1) as pool,
+            pool.acquire() as lent,
+            lent.transaction(),
+        ):
+            yield lent
         return
     engine = alchemy_asyncio.create_async_engine(alchemy(url, "asyncpg"))
     try:
@@ -99,7 +107,7 @@ class Undo(Exception):
 def test_a_sync_transaction_publishes_when_it_commits(
     publisher: Publisher, outbox: Outbox, database_url: str, kind: str
 ) -> None:
-    with pytest.raises(Undo), sync_transaction(kind, database_url) as tx:
+    with suppress(Undo), sync_transaction(kind, database_url) as tx:
         assert publisher.publish(tx, user_created(), user_created()) == 2
         assert outbox.count() == 0
         raise Undo
@@ -107,7 +115,7 @@ def test_a_sync_transaction_publishes_when_it_commits(
     event = user_created(username="이")
     with sync_transaction(kind, database_url) as tx:
         assert publisher.publish(tx, event, user_created()) == 2
-    assert [row["id"] for row in outbox.rows()][0] == event.event_id
+    assert next(row["id"] for row in outbox.rows()) == event.event_id
     assert bytes(outbox.rows()[0]["payload"]) == event.serialize()
 
 
@@ -115,7 +123,7 @@ def test_a_sync_transaction_publishes_when_it_commits(
 async def test_an_async_transaction_publishes_when_it_commits(
     publisher: Publisher, outbox: Outbox, database_url: str, kind: str
 ) -> None:
-    with pytest.raises(Undo):
+    with suppress(Undo):
         async with async_transaction(kind, database_url) as tx:
             assert await publisher.publish(tx, user_created(), user_created()) == 2
             assert outbox.count() == 0
@@ -125,7 +133,7 @@ async def test_an_async_transaction_publishes_when_it_commits(
     async with async_transaction(kind, database_url) as tx:
         assert await publisher.publish(tx, event, user_created(), serialize=True) == 2
         assert await publisher.publish(tx) == 0
-    assert [row["id"] for row in outbox.rows()][0] == event.event_id
+    assert next(row["id"] for row in outbox.rows()) == event.event_id
     assert bytes(outbox.rows()[0]["payload"]) == event.serialize()
 
 
@@ -146,7 +154,7 @@ def test_what_a_savepoint_takes_back_is_not_published(
     kept, lost = user_created(), user_created()
     with psycopg.connect(database_url) as tx:
         publisher.publish(tx, kept)
-        with pytest.raises(Undo), tx.transaction():
+        with suppress(Undo), tx.transaction():
             publisher.publish(tx, lost)
             raise Undo
     assert [row["id"] for row in outbox.rows()] == [kept.event_id]
@@ -210,20 +218,11 @@ def test_serialised_keys_wait_for_each_other(
     assert [row["id"] for row in outbox.rows()] == [first.event_id, second.event_id]
 
 
-def test_keys_are_locked_in_one_order_for_everybody(database_url: str) -> None:
+def test_keys_are_locked_in_one_order_for_everybody() -> None:
     keys = [f"key-{number}" for number in range(50)]
-    asked: list[str] = []
-
-    from allim.events.encryption import Encryption, KeyRing
-    from allim.events.event import RawEvent
-    from allim.events.message import prepare
-    from allim.events.publishing import store
-
     events = [RawEvent(topic="t", key=key, payload=b"") for key in (*keys, *reversed(keys))]
-    asked.append(next(store(prepare(events, Encryption(KeyRing())), serialize=True)).batch)
-    import json
-
-    assert json.loads(asked[0]) == sorted({lock_of(key) for key in keys})
+    first = next(store(prepare(events, Encryption(KeyRing())), serialize=True))
+    assert json.loads(first.batch) == sorted({lock_of(key) for key in keys})
 
 
 def test_outside_a_transaction_nothing_is_published(
