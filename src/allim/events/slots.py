@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Final
 
-SLOTS: Final = 64
+from allim.relay.ordered.limits import SLOTS as SLOTS
 
 
 def slot_of(key: str) -> int:

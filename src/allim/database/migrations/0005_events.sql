@@ -32,8 +32,8 @@ CREATE TABLE outbox_messages (
         CHECK (status IN ('PENDING', 'SENT', 'FAILED', 'DEAD', 'DISCARDED')),
     updated_at        timestamptz NOT NULL DEFAULT now(),
     last_attempt_time timestamptz,
-    -- The due time of a blocked key: every key with parked messages has at least one of them
-    -- with this set; 'infinity' where only an operator can let it go on.
+    -- The due time of a blocked key: of every key with parked messages at least one has this set,
+    -- or is DEAD; then only an operator can let the key go on.
     next_retry_at     timestamptz,
     version           bigint NOT NULL DEFAULT 0,
     error_message     text,
@@ -51,7 +51,7 @@ CREATE INDEX outbox_ready ON outbox_messages (slot, seq) WHERE status = 'PENDING
 CREATE INDEX outbox_parked ON outbox_messages (slot, topic, message_key, seq) WHERE parked;
 -- blocked keys, and when each is due
 CREATE INDEX outbox_due ON outbox_messages (slot, next_retry_at)
-    WHERE parked AND next_retry_at IS NOT NULL;
+    WHERE parked AND (next_retry_at IS NOT NULL OR status = 'DEAD');
 -- figures, and what an operator looks for
 CREATE INDEX outbox_unsent ON outbox_messages (status, seq) WHERE status IN ('FAILED', 'DEAD');
 -- prune, and replay by time: next to nothing to maintain
