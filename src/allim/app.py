@@ -15,6 +15,9 @@ from starlette.types import Receive, Scope, Send
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
 from allim.database.pool import Database
+from allim.events.encryption import Encryption
+from allim.events.requests import BODY_LIMIT as EVENTS_BODY_LIMIT
+from allim.events.routes import event_routes
 from allim.hub.bulk import BULK_LIMIT, BulkCreation
 from allim.hub.coalescer import Coalescer, OnCommit
 from allim.hub.endpoints import EndpointBook
@@ -87,7 +90,7 @@ def create_app(
             fast={("POST", "/notifications"): create},
             keys=keys,
             allowed_hosts=settings.allowed_hosts(),
-            body_limits={"/notifications/bulk": BULK_LIMIT},
+            body_limits={"/notifications/bulk": BULK_LIMIT, "/events": EVENTS_BODY_LIMIT},
         ),
         title="Allim",
         version=version("allim"),
@@ -103,6 +106,7 @@ def create_app(
     app.include_router(reading_routes(reader))
     app.include_router(operation_routes(Operations(database, on_commit), reader))
     app.include_router(endpoint_routes(endpoints or EndpointBook(database)))
+    app.include_router(event_routes(database, Encryption.of(environment), on_commit))
     app.include_router(health_routes(database))
     app.include_router(metrics_route(registry or CollectorRegistry()))
     by_hand = {"/notifications": {"post": CREATE_OPERATION}}

@@ -11,6 +11,7 @@ from allim.base.logging import LogSettings
 from allim.base.settings import INVALID, Environment, SettingsGroup
 from allim.channels.registry import settings_groups as channel_groups
 from allim.database.embedded import EmbeddedSettings
+from allim.events.encryption import EncryptionSettings
 from allim.relay.limits import RelayLimits
 from allim.web.settings import AccessSettings
 
@@ -97,6 +98,7 @@ def settings_groups() -> Sequence[type[SettingsGroup]]:
         EmbeddedSettings,
         AccessSettings,
         RelaySettings,
+        EncryptionSettings,
         LogSettings,
         *channel_groups(),
     ]

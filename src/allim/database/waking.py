@@ -19,7 +19,7 @@ from allim.database.wakes import CHANNEL, GATHER_SECONDS, RECONNECT_SECONDS
 
 log = logging.getLogger("allim.database.waking")
 
-EVENTS: Final = "EVENTS"
+EVENTS: Final = "events"
 """The lane of events; deliveries have lanes by the names of their channels."""
 CLOSE_SECONDS = 2.0
 

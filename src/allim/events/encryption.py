@@ -18,7 +18,7 @@ from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from allim.base.errors import ConfigurationError
 from allim.base.settings import INVALID, Environment, SettingsGroup
@@ -47,6 +47,16 @@ class EncryptionSettings(SettingsGroup):
         description="Topics whose payloads are encrypted, comma-separated; `users-*` stands for"
         " all that begin so. An event class may decide for itself with `encrypted`.",
     )
+
+    @field_validator("events_encryption_keys")
+    @classmethod
+    def _is_a_ring(cls, keys: SecretStr | None) -> SecretStr | None:
+        if keys is not None:
+            try:
+                KeyRing.parse(keys.get_secret_value())
+            except ConfigurationError as error:
+                raise ValueError(str(error).removeprefix(f"{INVALID}{_KEYS}: ")) from None
+        return keys
 
 
 @dataclass(frozen=True, slots=True)

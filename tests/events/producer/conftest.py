@@ -12,6 +12,9 @@ from psycopg.rows import DictRow, dict_row
 from allim.events import DomainEvent
 from allim.events.encryption import Encryption, KeyRing
 from allim.events.publishing import Publisher
+from tests.hub.conftest import api, channels, start_api
+
+__all__ = ["api", "channels", "start_api"]
 
 KEY = bytes(range(32))
 

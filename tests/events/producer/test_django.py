@@ -32,7 +32,7 @@ def test_django_publishes_when_its_outermost_block_commits(
     found = [UserCreated.model_validate_json(bytes(row["payload"])) for row in outbox.rows()]
     assert [event.username for event in found] == ["first", "100% 'second'"]
     assert told["stored"] == 1
-    assert told["woken"] == ["EVENTS"]
+    assert told["woken"] == ["events"]
     assert "no transaction" in told["outside"]
     assert "sqlite" in told["sqlite"]
     assert "did not take it" in told["doomed"]

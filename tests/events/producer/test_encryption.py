@@ -11,6 +11,7 @@ import pytest
 from allim.base.errors import ConfigurationError
 from allim.base.ids import uuid7
 from allim.base.settings import Environment
+from allim.composition.settings import check
 from allim.events import RawEvent
 from allim.events.encryption import OVERHEAD_BYTES, Encryption, KeyRing, Sealed
 from allim.events.errors import DecryptionFailed, EncryptionKeyMissing, OutboxSystemError
@@ -117,6 +118,13 @@ def test_a_ring_that_cannot_be_is_refused_without_being_shown(text: str, words: 
     with pytest.raises(ConfigurationError, match=words) as raised:
         KeyRing.parse(text)
     assert coded(KEY) not in str(raised.value)
+
+
+def test_wrong_keys_are_told_of_with_every_other_wrong_setting() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        check(Environment({"EVENTS_ENCRYPTION_KEYS": "a:b c", "ALLIM_PORT": "x"}))
+    assert "ALLIM_PORT must be" in str(raised.value)
+    assert "EVENTS_ENCRYPTION_KEYS the key a is not base64" in str(raised.value)
 
 
 def test_topics_without_keys_are_a_wrong_setting() -> None:

@@ -45,7 +45,7 @@ def test_a_session_that_commits_wakes(
 ) -> None:
     with waking(database_url), orm.Session(engine) as session, session.begin():
         publisher.publish(session, user_created())
-    assert heard(listener) == ["EVENTS"]
+    assert heard(listener) == ["events"]
 
 
 async def test_an_async_session_that_commits_wakes(
@@ -55,7 +55,7 @@ async def test_an_async_session_that_commits_wakes(
     with waking(database_url):
         async with alchemy_asyncio.AsyncSession(engine) as session, session.begin():
             await publisher.publish(session, user_created())
-        assert heard(listener) == ["EVENTS"]
+        assert heard(listener) == ["events"]
     await engine.dispose()
 
 
@@ -89,7 +89,7 @@ def test_after_a_bare_drivers_commit_one_says_so_oneself(
     wake()  # Nobody to tell: nothing happens.
     with waking(database_url):
         allim.wake()
-        assert heard(listener) == ["EVENTS"]
+        assert heard(listener) == ["events"]
         allim.wake("EMAIL", "SLACK")
         assert heard(listener) == ["EMAIL,SLACK"]
 
