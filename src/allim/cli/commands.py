@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from allim.cli import benching, database, demo, doctor, keys, programs, sending
+from allim.cli import benching, database, demo, doctor, events, keys, programs, sending
 
 EPILOG = """\
 **Try it:** `allim up`, then open http://127.0.0.1:18080/docs
@@ -56,6 +56,8 @@ app.command("api", rich_help_panel=RUN)(programs.api)
 app.command("relay", rich_help_panel=RUN)(programs.relay)
 app.command("send", rich_help_panel=OPERATE)(sending.send)
 app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)
+app.add_typer(events.app, name="events", rich_help_panel=OPERATE)
+app.add_typer(events.keys_app, name="keys", rich_help_panel=OPERATE)
 app.add_typer(keys.app, name="key", rich_help_panel=OPERATE)
 app.command("demo", rich_help_panel=TRY)(demo.demo)
 app.command("bench", rich_help_panel=TRY)(benching.bench)
