@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from allim.base.errors import ConfigurationError
-from allim.bench import claiming, draining, footprint, posting, sending, waking
+from allim.bench import claiming, draining, footprint, posting, publishing, sending, waking
 from allim.bench.figures import Figure
 from allim.bench.stage import Stage, stage
 
@@ -15,6 +15,7 @@ Case = Callable[[Stage], Iterator[Figure]]
 
 CASES: Mapping[str, Case] = {
     posting.CASE: posting.run,
+    publishing.CASE: publishing.run,
     draining.CASE: draining.run,
     sending.CASE: sending.run,
     waking.CASE: waking.run,
