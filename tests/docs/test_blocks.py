@@ -26,6 +26,7 @@ PAGES = [
     "README.ko.md",
     "docs/tutorial/first-notification.md",
     "docs/how-to/connect-slack.md",
+    "docs/how-to/publish-events.md",
     "docs/how-to/send-email.md",
     "docs/how-to/webhooks.md",
 ]
