@@ -16,7 +16,7 @@ from allim.database.pool import Connection, Database
 from allim.events.relaying.box import OutboxBox
 from allim.events.relaying.message import OutboxMessage
 from allim.relay.ordered.limits import OrderedLimits
-from allim.relay.ordered.publisher import DELIVERED, NOT_TRIED, MaySend
+from allim.relay.ordered.publisher import DELIVERED, NOT_TRIED, MaySend, Publisher
 from allim.relay.ordered.relay import LANE, OrderedRelay
 from allim.relay.ordered.turns import DeadLetters, Ways
 from allim.relay.outcomes import Outcome, OutcomeKind
@@ -188,7 +188,7 @@ def world() -> World:
 @asynccontextmanager
 async def relaying(
     database: Database,
-    *worlds: World,
+    *worlds: Publisher[OutboxMessage],
     dead_blocks: bool = False,
     dead_letters: DeadLetters[OutboxMessage] | None = None,
     signal: WakeSignal | None = None,

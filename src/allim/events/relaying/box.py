@@ -224,7 +224,7 @@ def _told(settlement: Settlement[OutboxMessage], dead_blocks: bool) -> dict[str,
         (message.id, message.version, "SENT", False, 0, None, None) for message in settlement.sent
     ]
     told += [
-        (f.message.id, f.message.version, "FAILED", True, 1, f.delay, _words(f))
+        (f.message.id, f.message.version, "FAILED", True, int(f.spent), f.delay, _words(f))
         for f in settlement.retried
     ]
     told += [

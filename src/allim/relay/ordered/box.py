@@ -32,12 +32,17 @@ class Holdings:
 
 @dataclass(frozen=True, slots=True)
 class Failure(Generic[Message]):
-    """A message that was not taken, why, and in how many seconds it is due again (None: never)."""
+    """A message that was not taken, and why.
+
+    `delay` is in how many seconds it is due again (None: never), `spent` whether it was the
+    other side that failed.
+    """
 
     message: Message
     code: str
     detail: str
     delay: float | None = None
+    spent: bool = True
 
 
 @dataclass(frozen=True, slots=True)

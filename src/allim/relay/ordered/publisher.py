@@ -22,7 +22,8 @@ class Publisher(Protocol[Published]):
     """Publishes batches, each line in order.
 
     What the outcomes mean: DELIVERED it is out. RETRY the other side failed on this message;
-    REFUSED it never will take it. FAULT the other side cannot be had at all: nothing is spent, and
+    REFUSED it never will take it. SNOOZED it can't be sent yet by our own fault (a key that is
+    missing): its line waits, nothing is spent. FAULT the other side cannot be had at all: nothing is spent, and
     this publisher is left alone for a while. RELEASED it was not tried. UNKNOWN it may be out; it
     is tried again and nothing is spent.
 

@@ -10,7 +10,7 @@ from allim.relay.ordered.box import Failure
 from allim.relay.ordered.message import Line, Message
 from allim.relay.outcomes import Outcome, OutcomeKind
 
-FAILED = frozenset({OutcomeKind.RETRY, OutcomeKind.REFUSED})
+FAILED = frozenset({OutcomeKind.RETRY, OutcomeKind.REFUSED, OutcomeKind.SNOOZED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,10 @@ def judge(
             if line is not None:
                 stopped.add(line)
             code, detail = outcome.code or "failed", outcome.detail or ""
-            if outcome.kind is OutcomeKind.REFUSED or message.retry_count >= max_retries:
+            if outcome.kind is OutcomeKind.SNOOZED:
+                delay = outcome.retry_after or retry_after
+                retried.append(Failure(message, code, detail, delay, spent=False))
+            elif outcome.kind is OutcomeKind.REFUSED or message.retry_count >= max_retries:
                 buried.append(Failure(message, code, detail))
             else:
                 delay = max(retry_after, outcome.retry_after or 0.0)
