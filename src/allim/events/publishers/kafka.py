@@ -222,7 +222,7 @@ class KafkaPublisher:
         handover: Handover,
         outcomes: list[Outcome],
     ) -> None:
-        """From reports to outcomes. Where one message broke the producer, the others were not tried."""
+        """From reports to outcomes. Where a message broke the producer, the rest was not tried."""
         failed = False
         lost: list[int] = []
         for place, error in list(handover.reports.items()):

@@ -38,11 +38,9 @@ class Unsealing:
         for place, message in enumerate(batch):
             if message.line in stopped:
                 continue
-            trouble = None
-            if message.encryption_key is not None:
-                message, trouble = self._open(message, message.encryption_key)
+            plain, trouble = self.opened(message)
             if trouble is None:
-                opened.append(message)
+                opened.append(plain)
                 places.append(place)
                 continue
             outcomes[place] = trouble
@@ -54,7 +52,11 @@ class Unsealing:
                 outcomes[place] = answer
         return outcomes
 
-    def _open(self, message: OutboxMessage, key: str) -> tuple[OutboxMessage, Outcome | None]:
+    def opened(self, message: OutboxMessage) -> tuple[OutboxMessage, Outcome | None]:
+        """The message with its payload decrypted, or what is to become of it instead."""
+        key = message.encryption_key
+        if key is None:
+            return message, None
         try:
             payload = self._keys.open(
                 Sealed(key, message.payload), event_id=UUID(message.id), topic=message.topic
@@ -63,7 +65,7 @@ class Unsealing:
             return message, Outcome.snooze("encryption_key_missing", KEY_PAUSE_SECONDS, str(error))
         except DecryptionFailed as error:
             return message, Outcome.refused("decryption_failed", str(error))
-        return replace(message, payload=payload), None
+        return replace(message, payload=payload, encryption_key=None), None
 
     async def purge(self) -> None:
         """Let go of nothing more."""

@@ -23,9 +23,9 @@ class Publisher(Protocol[Published]):
 
     What the outcomes mean: DELIVERED it is out. RETRY the other side failed on this message;
     REFUSED it never will take it. SNOOZED it can't be sent yet by our own fault (a key that is
-    missing): its line waits, nothing is spent. FAULT the other side cannot be had at all: nothing is spent, and
-    this publisher is left alone for a while. RELEASED it was not tried. UNKNOWN it may be out; it
-    is tried again and nothing is spent.
+    missing): its line waits, nothing is spent. FAULT the other side cannot be had at all: nothing
+    is spent, and this publisher is left alone for a while. RELEASED it was not tried. UNKNOWN it
+    may be out; it is tried again and nothing is spent.
 
     No message goes out after one of its line failed, until a later batch brings both again.
     Nothing is raised for what the other side does.
