@@ -40,6 +40,15 @@ class Status(StrEnum):
     DISCARDED = "DISCARDED"
 
 
+class Replayable(StrEnum):
+    """What can be published again."""
+
+    DEAD = "DEAD"
+    FAILED = "FAILED"
+    SENT = "SENT"
+    DISCARDED = "DISCARDED"
+
+
 @app.command("list")
 def list_(
     topic: Annotated[str | None, typer.Option(help="Only this topic.")] = None,
@@ -106,6 +115,70 @@ def blocked(
         typer.echo("there are more: raise --limit", err=True)
 
 
+@app.command()
+def replay(
+    event_ids: Annotated[list[UUID] | None, typer.Argument(help="Events to send again.")] = None,
+    topic: Annotated[str | None, typer.Option(help="All of this topic.")] = None,
+    key: Annotated[str | None, typer.Option(help="All of this key.")] = None,
+    status: Annotated[list[Replayable] | None, typer.Option(help="Which of those.  [DEAD]")] = None,
+    since: Annotated[
+        str | None, typer.Option("--from", help="Published then or later: 2026-01-31T09:00+09:00.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Published before that.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many.")] = False,
+) -> None:
+    """Publish events again, under the same ids: by id, or all that fit the options.
+
+    `allim events replay --topic user-events --from 2026-01-31T09:00+09:00`
+
+    Keys keep their order among what is replayed. Failed events are tried at once.
+    """
+    from allim.base.errors import ConfigurationError
+    from allim.events.relaying.operations import OutboxOperator, Selection
+
+    filters = (topic, key, status, since, until)
+    if bool(event_ids) == any(each is not None for each in filters):
+        raise ConfigurationError("say which events: by their ids, or by options (see --help)")
+    selection = Selection(
+        statuses=[one.value for one in status or (Replayable.DEAD,)],
+        topic=topic,
+        key=key,
+        since=_moment(since),
+        until=_moment(until),
+    )
+
+    async def run(database: Database, _: Environment) -> int:
+        operator = OutboxOperator(database)
+        chosen = event_ids or await operator.chosen(selection)
+        if dry_run:
+            return len(chosen)
+        replayed = await operator.replay(chosen)
+        await _wake(database)
+        return replayed
+
+    done = _with_database(run)
+    typer.echo(f"{done} would be replayed" if dry_run else f"{done} will be published again")
+
+
+@app.command()
+def discard(
+    event_ids: Annotated[list[UUID], typer.Argument(help="Events that are given up.")],
+) -> None:
+    """Give up on events that have not left; the keys that wait behind them go on."""
+    from allim.base.errors import NotFound
+    from allim.events.relaying.operations import OutboxOperator
+
+    async def run(database: Database, _: Environment) -> int:
+        discarded = await OutboxOperator(database).discard(event_ids)
+        await _wake(database)
+        return discarded
+
+    done = _with_database(run)
+    typer.echo(f"discarded {done}")
+    if done < len(event_ids):
+        raise NotFound("event_not_found", f"{len(event_ids) - done} do not wait, or are not there")
+
+
 @keys_app.command()
 def rotate(
     finished: Annotated[
@@ -136,6 +209,28 @@ def rotate(
         )
     if done.left:
         raise AllimError(f"{done.left} were in use each time; run this again")
+
+
+def _moment(text: str | None) -> datetime | None:
+    from allim.base.errors import ConfigurationError
+
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(f"{text!r} is no time, as in 2026-01-31T09:00+09:00") from None
+    if moment.tzinfo is None:
+        raise ConfigurationError(f"{text!r} needs its offset from UTC, as in {text}+09:00")
+    return moment
+
+
+async def _wake(database: Database) -> None:
+    from allim.database.wakes import CHANNEL
+    from allim.database.waking import EVENTS
+
+    # Should it be lost, relays find the work by themselves.
+    await database.fetch("SELECT pg_notify(%(to)s, %(lane)s)", {"to": CHANNEL, "lane": EVENTS})
 
 
 def _line(event: EventSummary) -> str:

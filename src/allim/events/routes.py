@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from allim.base.errors import Forbidden
+from allim.base.errors import Conflict, Forbidden
 from allim.database.pool import Database
 from allim.database.transactions import converse
 from allim.database.waking import EVENTS
 from allim.events.encryption import Encryption
 from allim.events.publishing import store
 from allim.events.reading import PAGE_LIMIT, EventFilter, EventReader
+from allim.events.relaying.operations import OutboxOperator
 from allim.events.requests import NO_NUL, Text, body_schema, read_events
 from allim.events.views import (
     BlockedKey,
@@ -29,7 +30,11 @@ from allim.web.access import AccessScope, Principal, requires
 from allim.web.bodies import only_json
 
 OnCommit = Callable[[set[str]], None]
+Operating = Annotated[Principal, Depends(requires(AccessScope.OPERATE))]
 Reading = Annotated[Principal, Depends(requires(AccessScope.READ))]
+_CONFLICT: dict[int | str, dict[str, Any]] = {
+    409: {"description": "Its state does not allow it; `code` says why"}
+}
 
 
 class _Listing(BaseModel):
@@ -57,9 +62,10 @@ class BlockedQuery(_Listing):
 def event_routes(
     database: Database, encryption: Encryption, on_commit: OnCommit = lambda lanes: None
 ) -> APIRouter:
-    """`POST /events` and the routes that show events."""
+    """Publishing, looking, replaying and discarding."""
     router = APIRouter(prefix="/events", tags=["events"])
     reader = EventReader(database)
+    operator = OutboxOperator(database, lambda lanes: on_commit(set(lanes)))
 
     @router.post(
         "",
@@ -101,6 +107,30 @@ def event_routes(
     @router.get("/{event_id}", summary="One event with its payload")
     async def show_event(event_id: UUID, principal: Reading) -> EventView:
         _refuse_tenant(principal)
+        return await reader.event(event_id)
+
+    @router.post(
+        "/{event_id}/replay",
+        summary="Publish an event again, under the same id; a failed one now",
+        responses=_CONFLICT,
+    )
+    async def replay(event_id: UUID, principal: Operating) -> EventView:
+        _refuse_tenant(principal)
+        if not await operator.replay([event_id]):
+            waiting = await reader.event(event_id)
+            raise Conflict("not_replayable", f"it is {waiting.status}, and leaves anyway")
+        return await reader.event(event_id)
+
+    @router.post(
+        "/{event_id}/discard",
+        summary="Give up on an event that has not left; its key goes on",
+        responses=_CONFLICT,
+    )
+    async def discard(event_id: UUID, principal: Operating) -> EventView:
+        _refuse_tenant(principal)
+        if not await operator.discard([event_id]):
+            gone = await reader.event(event_id)
+            raise Conflict("not_discardable", f"it is {gone.status}: there is nothing to give up")
         return await reader.event(event_id)
 
     return router

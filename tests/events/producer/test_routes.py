@@ -225,3 +225,23 @@ async def test_blocked_keys_are_listed_with_what_blocks_them(
     assert rest["next"] is None
     assert (await api.get("/events/blocked", params={"topic": "u"})).json["items"] == []
     assert (await api.get("/events/blocked", params={"cursor": "AAAA"})).status == 400
+
+
+async def test_operators_replay_and_discard(
+    api: Api, publisher: Publisher, database_url: str, outbox: Outbox
+) -> None:
+    dead, waiting = (RawEvent(topic="t", key=key, payload=b"{}") for key in ("a", "b"))
+    with psycopg.connect(database_url) as tx:
+        publisher.publish(tx, dead, waiting)
+        tx.execute("UPDATE outbox_messages SET status = 'DEAD' WHERE id = %s", [dead.event_id])
+    answer = await api.post(f"/events/{dead.event_id}/replay")
+    assert (answer.status, answer.json["status"], answer.json["waiting"]) == (200, "PENDING", True)
+    assert api.woken == [{LANE}]
+    again = await api.post(f"/events/{waiting.event_id}/replay")
+    assert (again.status, again.json["code"]) == (409, "not_replayable")
+    answer = await api.post(f"/events/{dead.event_id}/discard")
+    assert (answer.status, answer.json["status"]) == (200, "DISCARDED")
+    again = await api.post(f"/events/{dead.event_id}/discard")
+    assert (again.status, again.json["code"]) == (409, "not_discardable")
+    for what in ("replay", "discard"):
+        assert (await api.post(f"/events/{uuid4()}/{what}")).status == 404
