@@ -34,6 +34,7 @@ _OURS = frozenset(
         "topic",
     }
 )
+_CLASS_VARIABLES = frozenset({"encrypted", "ordered", "serializer", "topic"})
 _IDENTITY = "id"
 _SUFFIX = "_id"
 
@@ -70,6 +71,11 @@ class DomainEvent(BaseModel):
     def __pydantic_init_subclass__(cls, **_more: Any) -> None:
         """Refuse fields that would hide what an event is told by."""
         hidden = sorted(_OURS & set(cls.model_fields))
+        if plain := [name for name in hidden if name in _CLASS_VARIABLES]:
+            raise TypeError(
+                f"{cls.__qualname__}: {plain[0]} is told of the class and not of each event: write"
+                f" `{plain[0]} = …` without a type"
+            )
         if hidden:
             raise TypeError(
                 f"{cls.__qualname__}: a field cannot be called {' or '.join(hidden)}, which is what"

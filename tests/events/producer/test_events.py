@@ -224,6 +224,11 @@ def test_a_field_may_not_hide_what_an_event_is_told_by() -> None:
             topic = "t"
             key: str
 
+    with pytest.raises(TypeError, match="write `topic = …` without a type"):
+
+        class Typed(DomainEvent):
+            topic: str = "t"  # type: ignore[misc]
+
 
 def test_the_trace_is_carried() -> None:
     context = trace.SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=trace.TraceFlags(1))
