@@ -12,13 +12,16 @@ from prometheus_client import CollectorRegistry
 
 from allim.base.logging import LogWriter
 from allim.base.settings import Environment
+from allim.channels.channel import Message
 from allim.composition.delivering import Wakes, Ways, listening, make_relay, open_channels
 from allim.composition.opening import Store, connected
+from allim.composition.publishing import EventRelay, make_event_relay, open_publishers
 from allim.composition.settings import RelaySettings
 from allim.composition.stopping import stopping
 from allim.composition.watching import Watch, serve_metrics
 from allim.database.pool import Database
 from allim.database.wakes import Waker
+from allim.relay.relay import Relay
 from allim.relay.wake import WakeSignal
 from allim.web.settings import AccessSettings
 
@@ -39,13 +42,18 @@ async def run_up(store: Store, environment: Environment, writer: LogWriter) -> N
         relay = make_relay(
             database, ways, environment, signal=signal, wakes=wakes, observe=watch.observer
         )
+        publishing = await stack.enter_async_context(open_publishers(environment))
+        events = make_event_relay(
+            database, publishing, environment, signal=signal, observer=watch.event_observer()
+        )
         await stack.enter_async_context(listening(database, signal, wakes))
 
         def stop() -> None:
             relay.stop()
+            events.stop()
             server()
 
-        await _together(stop, serve(), relay.run())
+        await _together(stop, serve(), relay.run(), events.run())
 
 
 async def run_api(store: Store, environment: Environment, writer: LogWriter) -> None:
@@ -60,9 +68,15 @@ async def run_api(store: Store, environment: Environment, writer: LogWriter) -> 
 
 
 async def run_relay(
-    store: Store, environment: Environment, writer: LogWriter, *, channels: Sequence[str] = ()
+    store: Store,
+    environment: Environment,
+    writer: LogWriter,
+    *,
+    channels: Sequence[str] = (),
+    deliveries: bool = True,
+    events: bool = True,
 ) -> None:
-    """A relay alone, for every channel or some."""
+    """A relay alone: of deliveries, for every channel or some, or of events, or of both."""
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(connected(store, environment, "allim relay"))
         signal = WakeSignal()
@@ -79,17 +93,34 @@ async def run_relay(
                     database,
                 )
             )
-        relay = make_relay(
-            database,
-            ways,
-            environment,
-            signal=signal,
-            wakes=wakes,
-            observe=watch.observer,
-            only=channels,
-        )
+        relays: list[Relay[Message] | EventRelay] = []
+        if deliveries:
+            relays.append(
+                make_relay(
+                    database,
+                    ways,
+                    environment,
+                    signal=signal,
+                    wakes=wakes,
+                    observe=watch.observer,
+                    only=channels,
+                )
+            )
+        if events:
+            publishing = await stack.enter_async_context(open_publishers(environment))
+            observer = watch.event_observer()
+            relays.append(
+                make_event_relay(
+                    database, publishing, environment, signal=signal, observer=observer
+                )
+            )
         await stack.enter_async_context(listening(database, signal, wakes))
-        await _together(relay.stop, relay.run())
+
+        def stop() -> None:
+            for relay in relays:
+                relay.stop()
+
+        await _together(stop, *(relay.run() for relay in relays))
 
 
 async def _api(

@@ -12,6 +12,8 @@ from allim.base.settings import INVALID, Environment, SettingsGroup
 from allim.channels.registry import settings_groups as channel_groups
 from allim.database.embedded import EmbeddedSettings
 from allim.events.encryption import EncryptionSettings
+from allim.events.publishers.kafka_settings import KafkaSettings
+from allim.events.relaying.settings import OutboxSettings
 from allim.relay.limits import RelayLimits
 from allim.web.settings import AccessSettings
 
@@ -98,6 +100,8 @@ def settings_groups() -> Sequence[type[SettingsGroup]]:
         EmbeddedSettings,
         AccessSettings,
         RelaySettings,
+        OutboxSettings,
+        KafkaSettings,
         EncryptionSettings,
         LogSettings,
         *channel_groups(),

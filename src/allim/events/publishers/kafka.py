@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from allim.events.publishers.headers import headers_of
 from allim.events.publishers.kafka_client import PURGE_SECONDS, Handover, KafkaClient, make_producer
@@ -188,7 +188,7 @@ class KafkaPublisher:
                 return self._refusal(message, error)
 
     def _refusal(self, message: OutboxMessage, error: Exception) -> Outcome:
-        said = error.args[0] if error.args else None
+        said: Any = error.args[0] if error.args else None
         if not hasattr(said, "name"):
             return Outcome.fault("internal_error", _words(error))
         if said.name() in UNKNOWN_TOPIC:

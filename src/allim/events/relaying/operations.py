@@ -92,9 +92,7 @@ class OutboxOperator:
 
     async def prune(self, seconds: float) -> int:
         """Delete what was sent or discarded longer ago than `seconds`; how many."""
-        ((any_old, blocks),) = await self._database.fetch(
-            SQL["anything_old"], {"seconds": seconds}
-        )
+        ((any_old, blocks),) = await self._database.fetch(SQL["anything_old"], {"seconds": seconds})
         if not any_old:
             return 0
         deleted = 0

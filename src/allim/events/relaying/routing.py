@@ -41,9 +41,7 @@ class DeadLetterTopics:
     one goes nowhere unless a route of its own leads elsewhere.
     """
 
-    def __init__(
-        self, suffix: str, publishers: Mapping[str, Unsealing], routes: Routes
-    ) -> None:
+    def __init__(self, suffix: str, publishers: Mapping[str, Unsealing], routes: Routes) -> None:
         self._suffix = suffix
         self._publishers = publishers
         self._routes = routes

@@ -57,6 +57,7 @@ class OutboxSettings(SettingsGroup):
 
     def limits(self, grace: float) -> OrderedLimits:
         """What the engine is told; `grace` is how long a stop may take."""
+        usual = OrderedLimits()
         poll = self.outbox_polling_pending_messages_interval / 1000
         return OrderedLimits(
             lease=self.relay_slot_lease_seconds,
@@ -65,8 +66,8 @@ class OutboxSettings(SettingsGroup):
             max_retries=self.outbox_polling_max_retries,
             retry_after=self.outbox_polling_failed_messages_interval / 1000,
             poll=poll,
-            poll_deaf=min(poll, OrderedLimits.poll_deaf),
-            balance_every=min(OrderedLimits.balance_every, self.relay_slot_lease_seconds / 5),
+            poll_deaf=min(poll, usual.poll_deaf),
+            balance_every=min(usual.balance_every, self.relay_slot_lease_seconds / 5),
             grace=grace,
         )
 
