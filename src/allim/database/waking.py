@@ -39,9 +39,12 @@ class ThreadedWaker:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._pid = 0
+        self._ended = False
 
     def wake(self, lanes: Collection[str]) -> None:
         """Have these lanes woken; returns at once, never raises. From any thread."""
+        if self._ended:
+            return
         if self._pid != os.getpid():
             self._start()
         with self._lock:
@@ -50,13 +53,16 @@ class ThreadedWaker:
 
     def close(self) -> None:
         """Send what is left to send, and stop."""
+        self._ended = True
         self._closed.set()
         self._dirty.set()
         if self._thread is not None and self._pid == os.getpid():
             self._thread.join(CLOSE_SECONDS)
 
     def _start(self) -> None:
-        self._lock, self._dirty = threading.Lock(), threading.Event()
+        # All of them anew: a fork may have come while another thread held one.
+        self._lock = threading.Lock()
+        self._dirty, self._closed = threading.Event(), threading.Event()
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="allim waker", daemon=True)
         self._thread.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -56,42 +56,49 @@ class Rotation:
         Raises EncryptionKeyMissing for a key that is not here, DecryptionFailed where nearly
         nothing decrypts.
         """
-        sealed = left = 0
+        sealed, left = await self._walk()
         for _ in range(_ROUNDS):
-            sealed += await self._walk()
-            rows = await self._database.fetch(
-                SQL["left_over"], {**self._wanted, "unreadable": self._unreadable}
-            )
-            if not (left := rows[0][0]):
+            if not left:
                 break
             await asyncio.sleep(_PAUSE_SECONDS)
-        return Rotated(sealed, left, tuple(self._unreadable))
+            again, left = await self._seal(left)
+            sealed += again
+        return Rotated(sealed, len(left), tuple(self._unreadable))
 
-    async def _walk(self) -> int:
-        sealed, after = 0, None
+    async def _walk(self) -> tuple[int, Sequence[UUID]]:
+        """How many were sealed, and which were in use."""
+        sealed, left, after = 0, list[UUID](), None
         while ends := await self._database.fetch(SQL["page_end"], {"after": after, "scan": SCAN}):
             last: UUID = ends[0][0]
-            while (found := await self._seal_some(after, last)) is not None:
-                sealed += found
+            rows = await self._database.fetch(
+                SQL["sealed_otherwise"], {**self._wanted, "after": after, "last": last}
+            )
+            of_page, left_of_page = await self._seal([row[0] for row in rows])
+            sealed += of_page
+            left += left_of_page
             after = last
-        return sealed
+        return sealed, left
 
-    async def _seal_some(self, after: UUID | None, last: UUID) -> int | None:
-        """How many were sealed; None where there was nothing to seal."""
+    async def _seal(self, ids: Sequence[UUID]) -> tuple[int, Sequence[UUID]]:
+        """How many of these were sealed, and which still are to be."""
+        sealed, passed_over = 0, list[UUID]()
+        for start in range(0, len(ids), BATCH):
+            some = ids[start : start + BATCH]
+            fresh = await self._seal_batch(some)
+            sealed += len(fresh)
+            passed_over += [each for each in some if each not in fresh]
+        if not passed_over:
+            return sealed, []
+        rows = await self._database.fetch(
+            SQL["still_sealed_otherwise"], {**self._wanted, "ids": passed_over}
+        )
+        return sealed, [row[0] for row in rows if row[0] not in self._unreadable]
+
+    async def _seal_batch(self, ids: Sequence[UUID]) -> Mapping[UUID, bytes]:
+        current = {"current": self._wanted["current"]}
+        fresh: dict[UUID, bytes] = {}
         async with self._database.transaction() as tx:
-            rows = await (
-                await tx.execute(
-                    SQL["sealed_otherwise"],
-                    {
-                        **self._wanted,
-                        "after": after,
-                        "last": last,
-                        "limit": BATCH,
-                        "unreadable": self._unreadable,
-                    },
-                )
-            ).fetchall()
-            fresh: dict[UUID, bytes] = {}
+            rows = await (await tx.execute(SQL["lock"], {**current, "ids": list(ids)})).fetchall()
             for event_id, topic, key, payload in rows:
                 try:
                     opened = self._keys.open(
@@ -106,10 +113,6 @@ class Rotation:
             if fresh:
                 await tx.execute(
                     SQL["seal_anew"],
-                    {
-                        "current": self._wanted["current"],
-                        "ids": list(fresh),
-                        "payloads": list(fresh.values()),
-                    },
+                    {**current, "ids": list(fresh), "payloads": list(fresh.values())},
                 )
-        return len(fresh) if rows else None
+        return fresh

@@ -8,14 +8,23 @@ SELECT id FROM (
  ORDER BY id DESC LIMIT 1
 
 -- name: sealed_otherwise
--- Messages of a page whose payload another key than the current one has sealed. What a relay is
--- settling just now is skipped, not waited for: it locks in another order. It is looked for
--- again at the end.
-SELECT id, topic, encryption_key, payload FROM outbox_messages
+-- Messages of a page whose payload another key than the current one has sealed.
+SELECT id FROM outbox_messages
  WHERE (CAST(%(after)s AS uuid) IS NULL OR id > %(after)s) AND id <= %(last)s
-   AND encryption_key <> %(current)s AND id <> ALL (%(unreadable)s::uuid[])
+   AND encryption_key <> %(current)s
    AND (%(finished)s OR status IN ('PENDING', 'FAILED', 'DEAD'))
- ORDER BY id LIMIT %(limit)s
+ ORDER BY id
+
+-- name: still_sealed_otherwise
+SELECT id FROM outbox_messages
+ WHERE id = ANY (%(ids)s::uuid[]) AND encryption_key <> %(current)s
+   AND (%(finished)s OR status IN ('PENDING', 'FAILED', 'DEAD'))
+
+-- name: lock
+-- What a relay is settling just now is skipped, not waited for: it locks in another order.
+SELECT id, topic, encryption_key, payload FROM outbox_messages
+ WHERE id = ANY (%(ids)s::uuid[]) AND encryption_key <> %(current)s
+ ORDER BY id
    FOR NO KEY UPDATE SKIP LOCKED
 
 -- name: seal_anew
@@ -24,8 +33,3 @@ UPDATE outbox_messages AS message
    SET payload = sealed.payload, encryption_key = %(current)s, updated_at = now()
   FROM unnest(%(ids)s::uuid[], %(payloads)s::bytea[]) AS sealed (id, payload)
  WHERE message.id = sealed.id
-
--- name: left_over
-SELECT count(*)::int FROM outbox_messages
- WHERE encryption_key <> %(current)s AND id <> ALL (%(unreadable)s::uuid[])
-   AND (%(finished)s OR status IN ('PENDING', 'FAILED', 'DEAD'))

@@ -13,7 +13,11 @@ import pytest
 
 from allim.base.ids import uuid7
 from allim.events import Inbox
-from allim.events.errors import MessageProcessingFailed, PublishOutsideTransaction
+from allim.events.errors import (
+    MessageProcessingFailed,
+    MessageSaveFailed,
+    PublishOutsideTransaction,
+)
 from tests.events.producer.test_transactions import (
     ASYNC,
     SYNC,
@@ -66,6 +70,20 @@ def test_two_consumers_at_once_take_it_in_once(database_url: str) -> None:
         tx.commit()
         other.join()
     assert answers == [False]
+
+
+def test_an_isolation_that_cannot_wait_says_what_to_do(database_url: str) -> None:
+    event = uuid7()
+    with psycopg.connect(database_url) as one, psycopg.connect(database_url) as two:
+        two.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+        two.execute("SELECT 1")
+        assert Inbox("mailer").once(one, event)
+        one.commit()
+        with pytest.raises(MessageSaveFailed) as raised:
+            Inbox("mailer").once(two, event)
+        assert raised.value.sqlstate == "40001"
+        two.rollback()
+        assert not Inbox("mailer").once(two, event)
 
 
 def test_old_entries_are_forgotten_and_young_ones_kept(database_url: str) -> None:

@@ -9,7 +9,7 @@ from psycopg.rows import DictRow
 from allim.database.pool import Database
 from allim.events import RawEvent
 from allim.events.encryption import Encryption, KeyRing, Sealed
-from allim.events.errors import EncryptionKeyMissing
+from allim.events.errors import DecryptionFailed, EncryptionKeyMissing
 from allim.events.publishing import Publisher
 from allim.events.rotation import BATCH, Rotation
 from tests.events.producer.conftest import KEY, Outbox
@@ -78,8 +78,9 @@ async def test_a_message_in_use_is_come_back_to(
     with psycopg.connect(database_url) as relay:
         relay.execute("SELECT FROM outbox_messages WHERE message_key = '0' FOR UPDATE")
         rotation = Rotation(database, RING)
-        assert await rotation._walk() == 1
-    assert (await rotation.run()).sealed == 1
+        sealed, left = await rotation._walk()
+        assert (sealed, left) == (1, [outbox.rows()[0]["id"]])
+    assert (await rotation._seal(left)) == (1, [])
     assert {row["encryption_key"] for row in outbox.rows()} == {"new"}
 
 
@@ -96,7 +97,7 @@ async def test_a_key_that_is_not_here_stops_it_and_nothing_is_lost(
 
 
 async def test_what_does_not_decrypt_is_told_of_and_left_alone(
-    database: Database, database_url: str, outbox: Outbox
+    database: Database, database_url: str, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(database_url, OLD_RING, *secrets(3))
     broken = outbox.rows()[1]["id"]
@@ -106,4 +107,7 @@ async def test_what_does_not_decrypt_is_told_of_and_left_alone(
     )
     done = await Rotation(database, RING).run()
     assert (done.sealed, done.left, done.unreadable) == (2, 0, (broken,))
+    monkeypatch.setattr("allim.events.rotation.UNREADABLE", 0)
+    with pytest.raises(DecryptionFailed, match="other bytes under that name"):
+        await Rotation(database, RING).run()
     assert [row["encryption_key"] for row in outbox.rows()] == ["new", "old", "new"]

@@ -99,6 +99,9 @@ def test_what_is_left_at_the_end_is_sent(listener: psycopg.Connection, database_
     waker.wake(["A"])
     waker.close()
     assert heard(listener) == ["A"]
+    waker.wake(["B"])
+    assert waker._thread is not None
+    assert not waker._thread.is_alive()
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
