@@ -140,6 +140,8 @@ def _headers(event: Event, traceparent: str | None) -> str:
 
 
 def _check_text(event: Event, what: str, text: Any, limit: int) -> None:
+    if type(text) is str and 0 < len(text) <= limit and text.isascii() and "\0" not in text:
+        return  # nearly always
     if not isinstance(text, str):
         raise InvalidEvent(f"{_name(event)}: {what} must be text, not {type(text).__name__}")
     if not text:
