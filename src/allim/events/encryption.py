@@ -1,8 +1,10 @@
 """Encryption at rest: payloads are encrypted by the producer, decrypted in the relay only.
 
-AES-256-GCM. What is stored is the nonce and the ciphertext with its tag; which key it was is
-in a column of its own. The event's id and topic are authenticated with it, so that a
-payload that is moved to another row, or a row to another topic, does not decrypt.
+AES-256-GCM. What is stored is a mark of the key, the nonce, and the ciphertext with its tag; the
+key's name is in a column of its own. The event's id and topic are authenticated with it, so
+that a payload that is moved to another row, or a row to another topic, does not decrypt. The
+mark tells a ring with other bytes under a name, which is to be put right and harms no message,
+from a row that was changed.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from hashlib import sha256
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
@@ -25,7 +28,8 @@ from allim.base.settings import INVALID, Environment, SettingsGroup
 from allim.events.errors import DecryptionFailed, EncryptionKeyMissing
 
 NONCE_BYTES = 12
-OVERHEAD_BYTES = NONCE_BYTES + 16
+MARK_BYTES = 4
+OVERHEAD_BYTES = MARK_BYTES + NONCE_BYTES + 16
 """By how much an encrypted payload is longer."""
 KEY_BYTES = 32
 
@@ -71,7 +75,9 @@ class KeyRing:
     """The keys of this process, by name; the first one encrypts."""
 
     def __init__(self, keys: Mapping[str, bytes] | None = None) -> None:
-        self._ciphers = {name: AESGCM(key) for name, key in (keys or {}).items()}
+        keys = keys or {}
+        self._ciphers = {name: AESGCM(key) for name, key in keys.items()}
+        self._marks = {name: _mark(key) for name, key in keys.items()}
         self.current = next(iter(self._ciphers), None)
 
     @classmethod
@@ -93,15 +99,16 @@ class KeyRing:
             raise EncryptionKeyMissing(
                 f"events of the topic {topic} are to be encrypted, but {_KEYS} is not set here"
             )
-        nonce = os.urandom(NONCE_BYTES)
-        sealed = self._ciphers[self.current].encrypt(nonce, payload, _bound(event_id, topic))
-        return Sealed(self.current, nonce + sealed)
+        name, nonce = self.current, os.urandom(NONCE_BYTES)
+        ciphertext = self._ciphers[name].encrypt(nonce, payload, _bound(event_id, topic))
+        return Sealed(name, self._marks[name] + nonce + ciphertext)
 
     def open(self, sealed: Sealed, *, event_id: UUID, topic: str) -> bytes:
         """Decrypt a stored payload.
 
-        Raises EncryptionKeyMissing (put the key back, nothing is lost) and DecryptionFailed
-        where the payload is not what was stored for that event, or the key is another one.
+        Raises EncryptionKeyMissing where the key is not here, or has other bytes (put it back,
+        nothing is lost), and DecryptionFailed where the payload is not what was stored for
+        that event.
         """
         cipher = self._ciphers.get(sealed.key)
         if cipher is None:
@@ -109,13 +116,18 @@ class KeyRing:
                 f"event {event_id} is encrypted with the key {sealed.key!r}, which is not in"
                 f" {_KEYS} here ({', '.join(self._ciphers) or 'no key is set'})"
             )
-        nonce, ciphertext = sealed.payload[:NONCE_BYTES], sealed.payload[NONCE_BYTES:]
+        mark, rest = sealed.payload[:MARK_BYTES], sealed.payload[MARK_BYTES:]
+        if mark != self._marks[sealed.key] and len(sealed.payload) >= OVERHEAD_BYTES:
+            raise EncryptionKeyMissing(
+                f"event {event_id} is encrypted with another key {sealed.key!r} than the one of"
+                f" that name in {_KEYS} here"
+            )
         try:
-            return cipher.decrypt(nonce, ciphertext, _bound(event_id, topic))
+            return cipher.decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], _bound(event_id, topic))
         except (InvalidTag, ValueError):
             raise DecryptionFailed(
-                f"the payload of event {event_id} does not decrypt with the key {sealed.key!r}:"
-                f" {_KEYS} has other bytes under that name, or the row was changed"
+                f"the payload of event {event_id} does not decrypt: the row was changed since it"
+                " was published"
             ) from None
 
 
@@ -145,6 +157,10 @@ class Encryption:
 
 def _bound(event_id: UUID, topic: str) -> bytes:
     return event_id.bytes + topic.encode()
+
+
+def _mark(key: bytes) -> bytes:
+    return sha256(b"allim.events.key:" + key).digest()[:MARK_BYTES]
 
 
 def _key(name: str, encoded: str) -> bytes:

@@ -13,7 +13,7 @@ OutboxError
 │   └── DecryptionFailed            it was changed, or belongs to another event
 ├── MaxRetriesExceeded              a message was tried as often as may be
 └── OutboxSystemError               our own fault or the operator's, never the message's
-    └── EncryptionKeyMissing        a key that is needed is not in the key ring
+    └── EncryptionKeyMissing        a key that is needed is not in the key ring, or another one is
 
 Where publishing fails, nothing of that call is stored.
 """
@@ -84,4 +84,4 @@ class OutboxSystemError(OutboxError):
 
 
 class EncryptionKeyMissing(OutboxSystemError):
-    """A key that is needed is not in `EVENTS_ENCRYPTION_KEYS`."""
+    """A key that is needed is not in `EVENTS_ENCRYPTION_KEYS`, or another is under its name."""

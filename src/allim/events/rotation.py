@@ -17,7 +17,7 @@ SQL = Statements.load("allim.events", "rotation.sql")
 SCAN = 10_000
 BATCH = 200
 UNREADABLE = 1000
-"""Payloads that do not decrypt, before it is taken for what it then is: a wrong key."""
+"""Payloads that do not decrypt, before there is more wrong than a few rows."""
 _ROUNDS = 20
 _PAUSE_SECONDS = 0.2
 

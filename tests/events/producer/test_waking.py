@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 
 import psycopg
@@ -14,10 +14,12 @@ from sqlalchemy.ext import asyncio as alchemy_asyncio
 
 import allim
 from allim.base.errors import ConfigurationError
+from allim.channels.channel import Channel
 from allim.database.transactions import after_commit
 from allim.database.wakes import CHANNEL
 from allim.database.waking import ThreadedWaker, wake, waking
 from allim.events.publishing import Publisher
+from allim.hub.service import Hub
 from tests.events.producer.conftest import user_created
 from tests.events.producer.test_transactions import Undo, alchemy
 
@@ -46,6 +48,19 @@ def test_a_session_that_commits_wakes(
     with waking(database_url), orm.Session(engine) as session, session.begin():
         publisher.publish(session, user_created())
     assert heard(listener) == ["events"]
+
+
+async def test_a_session_that_commits_a_notification_wakes_its_channels(
+    channels: Mapping[str, Channel], listener: psycopg.Connection, database_url: str
+) -> None:
+    engine = alchemy_asyncio.create_async_engine(alchemy(database_url))
+    with waking(database_url):
+        async with alchemy_asyncio.AsyncSession(engine) as session, session.begin():
+            await Hub(channels).notify(
+                session, source="s", type="T", title="t", deliveries=[{"channel": "LOG"}]
+            )
+        assert heard(listener) == ["LOG"]
+    await engine.dispose()
 
 
 async def test_an_async_session_that_commits_wakes(
