@@ -15,8 +15,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from allim.database.wakes import CHANNEL, GATHER_SECONDS, RECONNECT_SECONDS
-
 log = logging.getLogger("allim.database.waking")
 
 EVENTS: Final = "events"
@@ -68,7 +66,10 @@ class ThreadedWaker:
         self._thread.start()
 
     def _run(self) -> None:
+        # Only here: `import allim` is to cost nothing.
         import psycopg
+
+        from allim.database.wakes import RECONNECT_SECONDS
 
         while not self._closed.is_set():
             self._dirty.wait()
@@ -86,6 +87,8 @@ class ThreadedWaker:
                 self._closed.wait(RECONNECT_SECONDS)
 
     def _send_until_closed(self, connection: Any) -> None:
+        from allim.database.wakes import CHANNEL, GATHER_SECONDS
+
         while True:
             self._dirty.wait()
             self._dirty.clear()

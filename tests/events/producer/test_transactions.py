@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import psycopg
@@ -216,6 +217,35 @@ def test_serialised_keys_wait_for_each_other(
         tx.commit()
         other.join()
     assert [row["id"] for row in outbox.rows()] == [first.event_id, second.event_id]
+
+
+def test_with_serialize_the_order_of_a_key_is_that_of_the_commits(
+    publisher: Publisher, outbox: Outbox, database_url: str
+) -> None:
+    came: list[UUID] = []
+
+    def produce(number: int) -> None:
+        with psycopg.connect(database_url) as tx:
+            for turn in range(12):
+                # Takes its transaction id early, and the keys in another order than the others.
+                tx.execute("SELECT pg_current_xact_id()")
+                events = [RawEvent(topic="t", key=key, payload=b"") for key in "abc"]
+                events = events[number % 3 :] + events[: number % 3]
+                publisher.publish(tx, *events, serialize=True)
+                if turn % 4 == 3:
+                    tx.rollback()
+                    continue
+                came.extend(event.event_id for event in events)
+                tx.commit()
+
+    producers = [threading.Thread(target=produce, args=[number]) for number in range(4)]
+    for producer in producers:
+        producer.start()
+    for producer in producers:
+        producer.join()
+    rows = outbox.rows()
+    assert len(rows) == 4 * 9 * 3
+    assert [row["id"] for row in rows] == came
 
 
 def test_keys_are_locked_in_one_order_for_everybody() -> None:

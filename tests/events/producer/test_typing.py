@@ -70,3 +70,8 @@ print([name for name in {UNWANTED!r} if name in sys.modules])
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert ended.stdout == "[]\n"
+    program = "import sys, allim; print('psycopg' in sys.modules, 'pydantic' in sys.modules)"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == "False False\n"
