@@ -135,6 +135,15 @@ class KafkaClient:
                 log.warning("the producer is broken and will be built anew: %s", error)
 
 
+class LibraryLog:
+    """Where librdkafka's own lines go."""
+
+    def log(self, level: int, message: str, *arguments: Any) -> None:
+        """Pass a line on, but for the warning that our settings are what they are meant to be."""
+        if not (arguments and arguments[0] == "CONFWARN"):
+            log.log(min(level, logging.WARNING), message, *arguments)
+
+
 def _note(error: KafkaError) -> None:
     log.info("%s", error.str())
 
@@ -148,6 +157,6 @@ def make_producer(configuration: dict[str, Any]) -> Producer:
             "Kafka needs confluent-kafka: pip install 'allim[kafka]'"
         ) from None
     try:
-        return Producer(configuration, logger=log)
+        return Producer(configuration, logger=LibraryLog())  # type: ignore[arg-type]
     except KafkaException as error:
         raise ConfigurationError(f"KAFKA_*: {error.args[0].str()}") from None
