@@ -23,6 +23,9 @@ from allim.enrolment.dispatch_settings import DispatchSettings
 from allim.enrolment.routes import job_routes, record_routes
 from allim.enrolment.runs import Runs
 from allim.enrolment.scheduled import JOB_KINDS
+from allim.events.encryption import Encryption
+from allim.events.requests import BODY_LIMIT as EVENTS_BODY_LIMIT
+from allim.events.routes import event_routes
 from allim.hub.bulk import BULK_LIMIT, BulkCreation
 from allim.hub.coalescer import Coalescer, OnCommit
 from allim.hub.endpoints import EndpointBook
@@ -123,7 +126,11 @@ def create_app(
             fast={("POST", "/notifications"): create},
             keys=keys,
             allowed_hosts=settings.allowed_hosts(),
-            body_limits={"/notifications/bulk": BULK_LIMIT, RECEIPTS: RECEIPT_LIMIT},
+            body_limits={
+                "/notifications/bulk": BULK_LIMIT,
+                "/events": EVENTS_BODY_LIMIT,
+                RECEIPTS: RECEIPT_LIMIT,
+            },
         ),
         title="Allim",
         version=version("allim"),
@@ -154,6 +161,7 @@ def create_app(
     app.include_router(trace_routes(Tracer(database)))
     inbox = ReceiptInbox(database, on_commit)
     app.include_router(receipt_routes(inbox, environment.read(ReceiptSettings)))
+    app.include_router(event_routes(database, Encryption.of(environment), on_commit))
     app.include_router(health_routes(database))
     app.include_router(metrics_route(registry or CollectorRegistry()))
     by_hand = {"/notifications": {"post": CREATE_OPERATION}}

@@ -28,6 +28,7 @@ PAGES = [
     "docs/how-to/connect-a-sheet.md",
     "docs/how-to/connect-kakao.md",
     "docs/how-to/connect-slack.md",
+    "docs/how-to/publish-events.md",
     "docs/how-to/replay-dead-letters.md",
     "docs/how-to/schedule-the-sync.md",
     "docs/how-to/send-email.md",

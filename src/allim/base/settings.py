@@ -50,6 +50,11 @@ class Environment:
         """The value of a variable; an empty one counts as not set."""
         return self._variables.get(name, "").strip() or None
 
+    def beginning(self, prefix: str) -> Mapping[str, str]:
+        """What is set under names that begin so, without that beginning."""
+        names = [name for name in self._variables if name.startswith(prefix)]
+        return {n.removeprefix(prefix): value for n in names if (value := self.get(n)) is not None}
+
     def replacing(self, **variables: str) -> Environment:
         """A copy with some variables set anew."""
         return Environment({**self._variables, **variables})

@@ -7,7 +7,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from allim.base.errors import ConfigurationError
-from allim.bench import claiming, draining, footprint, posting, sending, syncing, waking
+from allim.bench import (
+    claiming,
+    draining,
+    events,
+    footprint,
+    posting,
+    publishing,
+    sending,
+    syncing,
+    waking,
+)
 from allim.bench.figures import Figure
 from allim.bench.stage import Stage, stage
 
@@ -15,7 +25,10 @@ Case = Callable[[Stage], Iterator[Figure]]
 
 CASES: Mapping[str, Case] = {
     posting.CASE: posting.run,
+    publishing.CASE: publishing.run,
     draining.CASE: draining.run,
+    events.CASE: events.run,
+    events.FLAT_CASE: events.run_flat,
     sending.CASE: sending.run,
     waking.CASE: waking.run,
     footprint.CASE: footprint.run,

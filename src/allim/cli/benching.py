@@ -10,7 +10,10 @@ import typer
 def bench(
     cases: Annotated[
         list[str] | None,
-        typer.Argument(help="post, drain, webhooks, wake, footprint, claim; all when left out."),
+        typer.Argument(
+            help="post, publish, drain, events, events-flat, webhooks, wake, footprint, claim; all"
+            " when left out."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:

@@ -12,6 +12,7 @@ from allim.cli import (
     demo,
     doctor,
     enrolment,
+    events,
     keys,
     messaging,
     programs,
@@ -74,6 +75,8 @@ app.add_typer(schedules.app, name="schedule", rich_help_panel=OPERATE)
 app.command("send", rich_help_panel=OPERATE)(sending.send)
 app.add_typer(replaying.app, name="replay", rich_help_panel=OPERATE)
 app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)
+app.add_typer(events.app, name="events", rich_help_panel=OPERATE)
+app.add_typer(events.keys_app, name="keys", rich_help_panel=OPERATE)
 app.add_typer(keys.app, name="key", rich_help_panel=OPERATE)
 app.command("trace", rich_help_panel=OPERATE)(messaging.trace)
 app.add_typer(messaging.tenant, name="tenant", rich_help_panel=OPERATE)

@@ -22,7 +22,11 @@ app = typer.Typer(
 
 def migrate(
     sql: Annotated[
-        bool, typer.Option("--sql", help="Print the SQL of every migration and change nothing.")
+        bool,
+        typer.Option(
+            "--sql",
+            help="Print the SQL of the whole schema, for migrations of your own; change nothing.",
+        ),
     ] = False,
 ) -> None:
     """Bring the database's schema up to this version of Allim.
@@ -32,11 +36,10 @@ def migrate(
     environment, _ = start(quiet=True)
     from allim.composition.opening import naming, open_store
     from allim.database.migrate import migrate as apply
-    from allim.database.migrate import migrations
+    from allim.database.migrate import migrations, schema_sql
 
     if sql:
-        for migration in migrations():
-            typer.echo(f"-- {migration.number:04} {migration.name}\n{migration.sql.strip()}\n")
+        typer.echo(schema_sql(), nl=False)
         return
     with open_store(environment, migrated=False) as store, naming(store):
         applied = [*store.applied, *apply(store.url)]

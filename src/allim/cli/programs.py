@@ -21,10 +21,11 @@ class BoxName(StrEnum):
     """The boxes that a relay may empty."""
 
     DELIVERIES = "deliveries"
+    EVENTS = "events"
 
 
 def up(host: Host = None, port: Port = None) -> None:
-    """Run everything in one process: the API, relays for every channel, the scheduler.
+    """Run everything in one process: API, scheduler, relays for every channel and for events.
 
     Stops gracefully on SIGTERM and Ctrl-C: claims no more, ends what is in flight.
     """
@@ -49,15 +50,15 @@ def api(host: Host = None, port: Port = None) -> None:
 
 
 def relay(
-    box: Annotated[
-        BoxName, typer.Argument(help="What to deliver from.", show_default=True)
-    ] = BoxName.DELIVERIES,
+    box: Annotated[BoxName | None, typer.Argument(help="What to take from.  [both]")] = None,
     channel: Annotated[
         list[str] | None,
-        typer.Option(help="Deliver only this channel; may be given several times.  [all]"),
+        typer.Option(
+            help="Deliver only this channel, and no events; may be given several times.  [all]"
+        ),
     ] = None,
 ) -> None:
-    """Run a relay alone: it claims deliveries and sends them.
+    """Run a relay alone: it sends deliveries and publishes events.
 
     Run as many as you like, anywhere; nothing but the database coordinates them.
     """
@@ -66,9 +67,19 @@ def relay(
     from allim.composition.parts import run
     from allim.composition.running import run_relay
 
-    assert box is BoxName.DELIVERIES
+    if channel and box is BoxName.EVENTS:
+        raise typer.BadParameter("events go through no channel", param_hint="--channel")
     with open_store(environment) as store:
-        run(run_relay(store, environment, writer, channels=channel or ()))
+        run(
+            run_relay(
+                store,
+                environment,
+                writer,
+                channels=channel or (),
+                deliveries=box is not BoxName.EVENTS,
+                events=box is not BoxName.DELIVERIES and not channel,
+            )
+        )
 
 
 def _address(host: str | None, port: int | None) -> dict[str, str | None]:

@@ -17,6 +17,7 @@ from allim.base.settings import Environment
 from allim.channels.channel import Channel
 from allim.composition.delivering import refuse_short_lease
 from allim.composition.opening import Store
+from allim.composition.publishing import open_publishers
 from allim.composition.settings import RelaySettings
 from allim.composition.ways import open_channels
 from allim.database.migrate import check_schema
@@ -24,6 +25,7 @@ from allim.database.pool import Database
 from allim.enrolment.lms.making import lms_is_set, make_lms
 from allim.enrolment.lms.settings import LmsKind
 from allim.enrolment.scheduled import JOB_KINDS, SYNC_JOB
+from allim.events.relaying.figures import OutboxFigures
 from allim.hub.delivery_box import DeliveryBox
 from allim.hub.reading import PAGE_LIMIT
 from allim.scheduler.fires import FireStatus
@@ -86,7 +88,7 @@ async def examine(store: Store, environment: Environment) -> AsyncIterator[Findi
         return
     try:
         yield good("database", f"reachable: {store.shown}")
-        for check in (_server, _schema, _clock, _disk, _keys, _deliveries, _schedules):
+        for check in (_server, _schema, _clock, _disk, _keys, _deliveries, _events, _schedules):
             for finding in await _guarded(check, store, environment, database):
                 yield finding
         async with open_channels(database, environment, print_line=lambda _line: None) as ways:
@@ -253,6 +255,38 @@ async def _deliveries(
             good("relays", words)
             if relays
             else note("relays", words, "deliveries wait until `allim up` or `allim relay` runs")
+        )
+    return findings
+
+
+async def _events(_store: Store, environment: Environment, database: Database) -> Sequence[Finding]:
+    findings = []
+    async with open_publishers(environment, print_line=lambda _line: None) as publishing:
+        for name, publisher in publishing.publishers.items():
+            trouble = await publisher.diagnose()
+            about = f"publisher {name}"
+            if trouble:
+                findings.append(wrong(about, trouble, "check KAFKA_*, EVENTS_ROUTES and AWS_*"))
+            elif name == "log":
+                findings.append(note(about, "events are only written to the log"))
+            else:
+                findings.append(good(about, "answers"))
+    figures = OutboxFigures(database)
+    backlog = (await figures.backlog())[figures.lane]
+    age = backlog.oldest_due_age or 0.0
+    if age > LATE_SECONDS:
+        findings.append(
+            wrong(
+                "events",
+                f"the oldest that is due has waited {age:.0f} s ({backlog.waiting:,} wait)",
+                "start a relay (`allim relay`, `allim up`), or see whether its publisher answers",
+            )
+        )
+    else:
+        findings.append(good("events", "nothing is late"))
+    if backlog.dead:
+        findings.append(
+            note("events", f"dead letters: {backlog.dead}", "see `allim events list --status DEAD`")
         )
     return findings
 

@@ -11,6 +11,7 @@ from allim.composition.delivering import delivering
 from allim.composition.foundation import foundation
 from allim.composition.opening import Store
 from allim.composition.parts import Part, together
+from allim.composition.publishing import publishing
 from allim.composition.settings import RelaySettings
 from allim.composition.watching import serve_metrics
 from allim.composition.ways import listening
@@ -30,7 +31,11 @@ async def run_up(store: Store, environment: Environment, writer: LogWriter) -> N
         base = await stack.enter_async_context(foundation(store, environment, writer, "allim"))
         relay = await stack.enter_async_context(delivering(base))
         sync = await stack.enter_async_context(syncing(base))
-        parts = [await serving(base, sync), relay]
+        parts = [
+            await serving(base, sync),
+            relay,
+            await stack.enter_async_context(publishing(base)),
+        ]
         if environment.read(SchedulerSettings).scheduler_enabled:
             parts.append(scheduling(base, sync))
         await stack.enter_async_context(listening(base.database, base.signal, base.wakes))
@@ -49,9 +54,15 @@ async def run_api(store: Store, environment: Environment, writer: LogWriter) -> 
 
 
 async def run_relay(
-    store: Store, environment: Environment, writer: LogWriter, *, channels: Sequence[str] = ()
+    store: Store,
+    environment: Environment,
+    writer: LogWriter,
+    *,
+    channels: Sequence[str] = (),
+    deliveries: bool = True,
+    events: bool = True,
 ) -> None:
-    """A relay alone, for every channel or some."""
+    """A relay alone: of deliveries, for every channel or some, or of events, or of both."""
     async with AsyncExitStack() as stack:
         base = await stack.enter_async_context(
             foundation(store, environment, writer, "allim relay")
@@ -66,7 +77,11 @@ async def run_relay(
                     base.database,
                 )
             )
-        parts: list[Part] = [await stack.enter_async_context(delivering(base, only=channels))]
+        parts: list[Part] = []
+        if deliveries:
+            parts.append(await stack.enter_async_context(delivering(base, only=channels)))
+        if events:
+            parts.append(await stack.enter_async_context(publishing(base)))
         await stack.enter_async_context(listening(base.database, base.signal, base.wakes))
         await together(*parts)
 

@@ -14,6 +14,9 @@ from allim.database.embedded import EmbeddedSettings
 from allim.enrolment.dispatch_settings import DispatchSettings
 from allim.enrolment.lms.settings import LmsSettings
 from allim.enrolment.settings import EnrolmentSettings
+from allim.events.encryption import EncryptionSettings
+from allim.events.publishers.kafka_settings import KafkaSettings
+from allim.events.relaying.settings import OutboxSettings
 from allim.messaging.receipt_settings import ReceiptSettings
 from allim.messaging.settings import BalanceSettings, CancellationSettings, QueueSettings
 from allim.relay.limits import RelayLimits
@@ -107,6 +110,9 @@ def settings_groups() -> Sequence[type[SettingsGroup]]:
         AccessSettings,
         RelaySettings,
         SchedulerSettings,
+        OutboxSettings,
+        KafkaSettings,
+        EncryptionSettings,
         LogSettings,
         LmsSettings,
         EnrolmentSettings,

@@ -21,9 +21,12 @@ from allim.base.errors import ConfigurationError, DatabaseUnavailable
 from allim.base.logging import LogWriter
 from allim.channels.channel import Channel
 from allim.database.pool import Database
+from allim.events.relaying.figures import OutboxFigures
+from allim.events.relaying.telemetry import EventTelemetry
 from allim.hub.delivery_box import DeliveryBox
 from allim.relay.backlog import BacklogFigures
 from allim.relay.observer import Observer
+from allim.relay.ordered.observer import OrderedObserver
 from allim.relay.telemetry import RelayTelemetry
 
 log = logging.getLogger("allim")
@@ -41,8 +44,10 @@ class Watch:
         self.registry = CollectorRegistry()
         self._writer = writer
         self._observers: dict[str, RelayTelemetry] = {}
-        self._backlog = BacklogFigures("delivery", DeliveryBox(database))
+        outbox = OutboxFigures(database)
+        self._backlog = BacklogFigures({"delivery": DeliveryBox(database), "outbox": outbox})
         self.registry.register(self._backlog)
+        self.registry.register(_More(outbox))
         self.registry.register(_ChannelModes(channels))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -54,12 +59,29 @@ class Watch:
             self.registry.register(telemetry)
         return self._observers[worker]
 
+    def event_observer(self) -> OrderedObserver:
+        """An observer for a relay of events of this process."""
+        telemetry = EventTelemetry()
+        self.registry.register(telemetry)
+        return telemetry
+
     async def __aenter__(self) -> Self:
         await self._backlog.__aenter__()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self._backlog.__aexit__(*exc)
+
+
+class _More(Collector):
+    """What is read with the backlog of the outbox."""
+
+    def __init__(self, outbox: OutboxFigures) -> None:
+        self._outbox = outbox
+
+    def collect(self) -> Iterable[Metric]:
+        """The figures as they were last read."""
+        return self._outbox.more()
 
 
 class _ChannelModes(Collector):

@@ -14,6 +14,12 @@ from allim.base.errors import SchemaError
 from allim.database.pool import database_errors
 
 _LOCK = 0x616C6C696D  # "allim"
+_BOOKKEEPING: LiteralString = (
+    "CREATE TABLE IF NOT EXISTS schema_migration ("
+    " number integer PRIMARY KEY, name text NOT NULL,"
+    " created_at timestamptz NOT NULL DEFAULT now(),"
+    " updated_at timestamptz NOT NULL DEFAULT now())"
+)
 _FILE = re.compile(r"^(\d{4})_(\w+)\.sql$")
 
 
@@ -34,6 +40,21 @@ def migrations() -> Sequence[Migration]:
             text = file.read_text(encoding="utf-8")
             found.append(Migration(int(match[1]), match[2], text))
     return sorted(found, key=lambda migration: migration.number)
+
+
+def schema_sql() -> str:
+    """What `migrate` does to an empty database, as SQL for people with migrations of their own."""
+    parts = [
+        "-- The schema of Allim. For an empty database, or one without Allim's tables.",
+        f"{_BOOKKEEPING};",
+    ]
+    for migration in migrations():
+        number, name = migration.number, migration.name
+        parts += [
+            f"-- {number:04} {name}\n{migration.sql.strip()}",
+            f"INSERT INTO schema_migration (number, name) VALUES ({number}, '{name}');",  # noqa: S608
+        ]
+    return "\n\n".join(parts) + "\n"
 
 
 def migrate(url: str) -> Sequence[Migration]:
@@ -78,12 +99,7 @@ def check_schema(url: str) -> None:
 
 def _schema_number(connection: psycopg.Connection[tuple[object, ...]], create: bool = True) -> int:
     if create:
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS schema_migration ("
-            " number integer PRIMARY KEY, name text NOT NULL,"
-            " created_at timestamptz NOT NULL DEFAULT now(),"
-            " updated_at timestamptz NOT NULL DEFAULT now())"
-        )
+        connection.execute(_BOOKKEEPING)
     elif connection.execute("SELECT to_regclass('schema_migration')").fetchone() == (None,):
         return 0
     row = connection.execute("SELECT coalesce(max(number), 0) FROM schema_migration").fetchone()

@@ -13,6 +13,7 @@ from allim.base.errors import IdempotencyMismatch
 from allim.base.validation import invalid_body
 from allim.channels.channel import Channel
 from allim.database.transactions import Conversation, converse
+from allim.database.waking import wake_after_commit
 from allim.hub.creation import Created, Prepared, create, prepare
 from allim.hub.model import NotificationRequest
 
@@ -55,9 +56,9 @@ class Hub:
         """Create a notification in the caller's transaction `tx`: it is sent if that commits.
 
         `tx` is a psycopg connection, a SQLAlchemy Session or Connection, an asyncpg
-        connection, or one of the async kinds, for which the answer must be awaited. Never
-        commits. A relay is not woken by this (there is nothing to be seen before the
-        commit); it finds the work by itself.
+        connection, Django's, or one of the async kinds, for which the answer must be awaited.
+        Never commits. Relays find the work by themselves; where the process is `waking` them,
+        sessions of SQLAlchemy and Django's connections wake them with their commit.
 
         Raises NotInTransaction, InvalidRequest with every problem, IdempotencyMismatch. A
         taken row key is the driver's own unique violation: it has ended the transaction.
@@ -73,6 +74,7 @@ class Hub:
         prepared = prepare(
             request, self._channels, idempotency_key=idempotency_key, traceparent=traceparent
         )
+        wake_after_commit(tx, prepared.lanes)
         return converse(tx, lambda: _create_one(prepared))
 
 

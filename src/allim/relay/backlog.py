@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Protocol, Self
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from allim.base.clock import SYSTEM_CLOCK, Clock
 from allim.base.errors import DatabaseUnavailable
 from allim.base.tasks import cancel_and_wait
-from allim.relay.box import Backlog, Box
+from allim.relay.box import Backlog
 
 log = logging.getLogger("allim.relay")
 
@@ -22,14 +22,20 @@ INTEREST_SECONDS = 180.0
 """For how long after a scrape the figures are kept fresh: nobody pays for what nobody reads."""
 
 
-class BacklogFigures(Collector):
-    """A prometheus collector of one box's backlog."""
+class Backlogged(Protocol):
+    """What has a backlog: a box."""
 
-    def __init__(self, name: str, box: Box[Any], *, clock: Clock = SYSTEM_CLOCK) -> None:
-        self._name = name
-        self._box = box
+    async def backlog(self) -> Mapping[str, Backlog]:
+        """Figures by lane. Raises DatabaseUnavailable."""
+
+
+class BacklogFigures(Collector):
+    """A prometheus collector of the backlogs of boxes, by their names."""
+
+    def __init__(self, boxes: Mapping[str, Backlogged], *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._boxes = boxes
         self._clock = clock
-        self._figures: Mapping[str, Backlog] | None = None
+        self._figures: Mapping[str, Mapping[str, Backlog]] | None = None
         self._asked_at = clock()
         self._task: asyncio.Task[None] | None = None
 
@@ -44,7 +50,7 @@ class BacklogFigures(Collector):
     async def read(self) -> None:
         """Read the figures; where the database is gone there are none rather than old ones."""
         try:
-            self._figures = await self._box.backlog()
+            self._figures = {name: await box.backlog() for name, box in self._boxes.items()}
         except DatabaseUnavailable:
             self._figures = None
 
@@ -60,12 +66,13 @@ class BacklogFigures(Collector):
             "Age of the oldest work that is due and not done; 0 where nothing is.",
             labels=labels,
         )
-        for lane, backlog in (self._figures or {}).items():
-            at = [self._name, lane]
-            waiting.add_metric(at, backlog.waiting)
-            failed.add_metric(at, backlog.failed)
-            dead.add_metric(at, backlog.dead)
-            oldest.add_metric(at, backlog.oldest_due_age or 0.0)
+        for box, lanes in (self._figures or {}).items():
+            for lane, backlog in lanes.items():
+                at = [box, lane]
+                waiting.add_metric(at, backlog.waiting)
+                failed.add_metric(at, backlog.failed)
+                dead.add_metric(at, backlog.dead)
+                oldest.add_metric(at, backlog.oldest_due_age or 0.0)
         up = GaugeMetricFamily(
             "allim_database_up", "Whether the backlog could be read from the database."
         )

@@ -1,0 +1,1 @@
+"""Programs that run: see docs/how-to. The tests run them too."""

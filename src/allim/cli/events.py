@@ -1,0 +1,262 @@
+"""`allim events …` and `allim keys …`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, TypeVar
+from uuid import UUID
+
+import typer
+
+from allim.cli.start import start
+
+if TYPE_CHECKING:
+    from allim.base.settings import Environment
+    from allim.database.pool import Database
+    from allim.events.views import EventSummary
+
+app = typer.Typer(
+    help="The event outbox: look into it, replay, discard.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+keys_app = typer.Typer(
+    help="Encryption keys of the event outbox.", no_args_is_help=True, rich_markup_mode="markdown"
+)
+
+Answer = TypeVar("Answer")
+
+
+class Status(StrEnum):
+    """Where an event is."""
+
+    PENDING = "PENDING"
+    SENT = "SENT"
+    FAILED = "FAILED"
+    DEAD = "DEAD"
+    DISCARDED = "DISCARDED"
+
+
+class Replayable(StrEnum):
+    """What can be published again."""
+
+    DEAD = "DEAD"
+    FAILED = "FAILED"
+    SENT = "SENT"
+    DISCARDED = "DISCARDED"
+
+
+@app.command("list")
+def list_(
+    topic: Annotated[str | None, typer.Option(help="Only this topic.")] = None,
+    key: Annotated[str | None, typer.Option(help="Only this key.")] = None,
+    status: Annotated[list[Status] | None, typer.Option(help="Only these statuses.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+) -> None:
+    """List events, newest first.
+
+    `allim events list --status DEAD --topic user-events`
+    """
+    from allim.events.reading import EventFilter, EventReader
+    from allim.events.views import EventStatus
+
+    wanted = EventFilter(
+        topic=topic, key=key, status=[EventStatus(one.value) for one in status] if status else None
+    )
+
+    async def show(database: Database, _: Environment) -> int:
+        reader, cursor, shown = EventReader(database), None, 0
+        while shown < limit:
+            page = await reader.events(wanted, limit=min(limit - shown, 250), cursor=cursor)
+            for event in page.items:
+                typer.echo(_line(event))
+            shown += len(page.items)
+            cursor = page.next
+            if cursor is None:
+                break
+        return shown
+
+    if not _with_database(show):
+        typer.echo("no such events", err=True)
+
+
+@app.command()
+def show(event_id: Annotated[UUID, typer.Argument(help="The event's id.")]) -> None:
+    """Show one event with its payload, as JSON. Encrypted payloads stay so."""
+    from allim.events.reading import EventReader
+
+    view = _with_database(lambda database, _: EventReader(database).event(event_id))
+    typer.echo(view.model_dump_json(indent=2))
+
+
+@app.command()
+def blocked(
+    topic: Annotated[str | None, typer.Option(help="Only this topic.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=250, help="How many at most.")] = 50,
+) -> None:
+    """List keys whose messages wait behind one that failed, and what it failed of."""
+    from allim.events.reading import EventReader
+
+    page = _with_database(
+        lambda database, _: EventReader(database).blocked(topic=topic, limit=limit)
+    )
+    for one in page.items:
+        until = f"retry {_shown(one.next_retry_at)}" if one.next_retry_at else "until replayed"
+        typer.echo(
+            f"{one.topic}  {one.key}  {one.status} {one.event_id}  {one.waiting} behind it"
+            f"  {until}  {_words(one.error_message)}"
+        )
+    if not page.items:
+        typer.echo("no key is blocked", err=True)
+    elif page.next is not None:
+        typer.echo("there are more: raise --limit", err=True)
+
+
+@app.command()
+def replay(
+    event_ids: Annotated[list[UUID] | None, typer.Argument(help="Events to send again.")] = None,
+    topic: Annotated[str | None, typer.Option(help="All of this topic.")] = None,
+    key: Annotated[str | None, typer.Option(help="All of this key.")] = None,
+    status: Annotated[list[Replayable] | None, typer.Option(help="Which of those.  [DEAD]")] = None,
+    since: Annotated[
+        str | None, typer.Option("--from", help="Published then or later: 2026-01-31T09:00+09:00.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Published before that.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many.")] = False,
+) -> None:
+    """Publish events again, under the same ids: by id, or all that fit the options.
+
+    `allim events replay --topic user-events --from 2026-01-31T09:00+09:00`
+
+    Keys keep their order among what is replayed. Failed events are tried at once.
+    """
+    from allim.base.errors import ConfigurationError
+    from allim.events.relaying.operations import OutboxOperator, Selection
+
+    filters = (topic, key, status, since, until)
+    if bool(event_ids) == any(each is not None for each in filters):
+        raise ConfigurationError("say which events: by their ids, or by options (see --help)")
+    selection = Selection(
+        statuses=[one.value for one in status or (Replayable.DEAD,)],
+        topic=topic,
+        key=key,
+        since=_moment(since),
+        until=_moment(until),
+    )
+
+    async def run(database: Database, _: Environment) -> int:
+        operator = OutboxOperator(database)
+        chosen = event_ids or await operator.chosen(selection)
+        if dry_run:
+            return len(chosen)
+        replayed = await operator.replay(chosen)
+        await _wake(database)
+        return replayed
+
+    done = _with_database(run)
+    typer.echo(f"{done} would be replayed" if dry_run else f"{done} will be published again")
+
+
+@app.command()
+def discard(
+    event_ids: Annotated[list[UUID], typer.Argument(help="Events that are given up.")],
+) -> None:
+    """Give up on events that have not left; the keys that wait behind them go on."""
+    from allim.base.errors import NotFound
+    from allim.events.relaying.operations import OutboxOperator
+
+    async def run(database: Database, _: Environment) -> int:
+        discarded = await OutboxOperator(database).discard(event_ids)
+        await _wake(database)
+        return discarded
+
+    done = _with_database(run)
+    typer.echo(f"discarded {done}")
+    if done < len(event_ids):
+        raise NotFound("event_not_found", f"{len(event_ids) - done} do not wait, or are not there")
+
+
+@keys_app.command()
+def rotate(
+    finished: Annotated[
+        bool, typer.Option("--all", help="Also what has left already or was discarded.")
+    ] = False,
+) -> None:
+    """Seal every waiting payload anew, with the first key of EVENTS_ENCRYPTION_KEYS.
+
+    Put the new key first, keep the old one behind it, restart producers and relays, then run
+    this; it may be stopped and run again. After that the old key is needed only to replay
+    what has left before, unless you say `--all`.
+    """
+    from allim.base.errors import AllimError
+    from allim.events.encryption import Encryption
+    from allim.events.rotation import Rotation
+
+    done = _with_database(
+        lambda database, environment: Rotation(
+            database, Encryption.of(environment).keys, finished=finished
+        ).run()
+    )
+    typer.echo(f"sealed {done.sealed} anew")
+    if done.unreadable:
+        shown = ", ".join(str(each) for each in done.unreadable[:10])
+        raise AllimError(
+            f"{len(done.unreadable)} do not decrypt with the key they name and were left as they"
+            f" are: {shown}"
+        )
+    if done.left:
+        raise AllimError(f"{done.left} were in use each time; run this again")
+
+
+def _moment(text: str | None) -> datetime | None:
+    from allim.base.errors import ConfigurationError
+
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(f"{text!r} is no time, as in 2026-01-31T09:00+09:00") from None
+    if moment.tzinfo is None:
+        raise ConfigurationError(f"{text!r} needs its offset from UTC, as in {text}+09:00")
+    return moment
+
+
+async def _wake(database: Database) -> None:
+    from allim.database.wakes import CHANNEL
+    from allim.database.waking import EVENTS
+
+    # Should it be lost, relays find the work by themselves.
+    await database.fetch("SELECT pg_notify(%(to)s, %(lane)s)", {"to": CHANNEL, "lane": EVENTS})
+
+
+def _line(event: EventSummary) -> str:
+    state = f"{event.status}{'*' if event.waiting else ''}"
+    return (
+        f"{event.id}  {_shown(event.created_at)}  {state:<10} {event.topic}  {event.key or '-'}"
+        f"  {_words(event.error_message)}"
+    ).rstrip()
+
+
+def _shown(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "-"
+
+
+def _words(text: str | None) -> str:
+    return " ".join((text or "").split())[:120]
+
+
+def _with_database(use: Callable[[Database, Environment], Awaitable[Answer]]) -> Answer:
+    environment, _ = start(quiet=True)
+    from allim.composition.opening import connected, open_store
+
+    with open_store(environment) as store:
+
+        async def run() -> Answer:
+            async with connected(store, environment, "allim events") as database:
+                return await use(database, environment)
+
+        return asyncio.run(run())

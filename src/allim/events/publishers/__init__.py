@@ -1,0 +1,1 @@
+"""Who takes events out: Kafka, SQS, or the log."""

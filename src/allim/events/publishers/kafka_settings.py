@@ -1,0 +1,97 @@
+"""Settings of Kafka, with the outbox document's names, defaults and meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import Field
+
+from allim.base.settings import Environment, SettingsGroup
+
+EXTRA = "KAFKA_EXTRA_"
+"""`KAFKA_EXTRA_SASL_MECHANISM` is librdkafka's `sasl.mechanism`."""
+
+MESSAGE_MAX_BYTES = 1024 * 1024 + 64 * 1024
+"""The largest payload of the outbox with its headers; brokers may take less."""
+
+
+class KafkaSettings(SettingsGroup):
+    """Which Kafka events go to, and how."""
+
+    kafka_bootstrap_servers: str | None = Field(
+        None,
+        description="host:port, comma-separated. Set: events go to Kafka unless EVENTS_ROUTES says"
+        " otherwise.",
+    )
+    kafka_acks: Literal["all", "-1"] = Field(
+        "all", description="The producer is idempotent, and that needs all."
+    )
+    kafka_retries: int = Field(
+        3, ge=1, le=1_000_000, description="How often a request to a broker is repeated."
+    )
+    kafka_batch_size: int = Field(
+        16384, ge=1, le=100_000_000, description="Bytes that one request holds for one partition."
+    )
+    kafka_buffer_memory: int = Field(
+        33554432, ge=1024 * 1024, description="Bytes that may wait in the producer."
+    )
+    kafka_compression_type: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
+        "lz4", description="How requests are compressed."
+    )
+    kafka_delivery_timeout_ms: int = Field(
+        120_000,
+        ge=1000,
+        description="When nothing was acknowledged for so long, the producer is built anew and"
+        " begins again with what was not. No message gives up by itself: its followers would"
+        " overtake it.",
+    )
+    kafka_request_timeout_ms: int = Field(
+        30_000, ge=1, le=900_000, description="How long a broker may take to acknowledge."
+    )
+    kafka_max_block_ms: int = Field(
+        60_000, ge=100, description="How long a full buffer, or an unknown topic, is waited for."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaOptions:
+    """The settings, and any option of librdkafka, which wins."""
+
+    settings: KafkaSettings
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, environment: Environment) -> KafkaOptions:
+        """As the environment has them."""
+        extra = environment.beginning(EXTRA)
+        return cls(
+            environment.read(KafkaSettings),
+            {name.lower().replace("_", "."): value for name, value in extra.items()},
+        )
+
+    def for_librdkafka(self) -> dict[str, str | int | float | bool]:
+        """The producer's configuration."""
+        settings = self.settings
+        return {
+            "bootstrap.servers": settings.kafka_bootstrap_servers or "",
+            "client.id": "allim",
+            "acks": settings.kafka_acks,
+            "retries": settings.kafka_retries,
+            "batch.size": settings.kafka_batch_size,
+            "queue.buffering.max.kbytes": settings.kafka_buffer_memory // 1024,
+            "compression.type": settings.kafka_compression_type,
+            "request.timeout.ms": settings.kafka_request_timeout_ms,
+            "message.max.bytes": MESSAGE_MAX_BYTES,
+            # A message that timed out by itself would be overtaken by its followers.
+            "message.timeout.ms": 0,
+            "enable.idempotence": True,
+            "enable.gapless.guarantee": True,
+            # What the Java client does, so that a key finds the partition it had before.
+            "partitioner": "murmur2_random",
+            # A turn is handed over at once and waited for: lingering gains nothing.
+            "linger.ms": 1,
+            "reconnect.backoff.max.ms": 1000,
+            **self.extra,
+        }

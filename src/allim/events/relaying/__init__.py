@@ -1,0 +1,1 @@
+"""The relay of events: the ordered box in PostgreSQL, and what operators do with it."""

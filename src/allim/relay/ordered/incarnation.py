@@ -1,0 +1,314 @@
+"""One life of an ordered relay: from the lease it gets to the lease it gives back or loses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Sequence
+from typing import Generic
+
+from allim.base.clock import Clock
+from allim.base.errors import DatabaseUnavailable
+from allim.base.tasks import cancel_and_wait
+from allim.relay.ordered.box import OrderedBox
+from allim.relay.ordered.lease import Lease
+from allim.relay.ordered.limits import SLOTS, OrderedLimits
+from allim.relay.ordered.marks import SlotMarks
+from allim.relay.ordered.message import Line, Message
+from allim.relay.ordered.observer import OrderedObserver
+from allim.relay.ordered.pauses import Pauses
+from allim.relay.ordered.turns import Turn, TurnEnd, TurnTaker, Ways
+
+log = logging.getLogger("allim.relay.ordered")
+
+PURGE_SECONDS = 5.0
+
+
+class Incarnation(Generic[Message]):
+    """Reads the slots it holds and takes turns with what is ready in them.
+
+    Of a slot one turn at a time is under way, and nothing of it is read meanwhile: so the order of
+    a slot needs nothing else to be kept, and what is in flight is never met again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        box: OrderedBox[Message],
+        ways: Ways[Message],
+        *,
+        limits: OrderedLimits,
+        woken: asyncio.Event,
+        listening: Callable[[], bool],
+        observer: OrderedObserver,
+        clock: Clock,
+    ) -> None:
+        self.name = name
+        self._box = box
+        self._ways = ways
+        self._limits = limits
+        self._woken = woken
+        self._listening = listening
+        self._observer = observer
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._lease = Lease(
+            box.fence_keeper(name, limits.lease),
+            seconds=limits.lease,
+            asked_at=clock(),
+            clock=clock,
+            on_lost=self._wake_from_thread,
+        )
+        self._pauses = Pauses(ways.publishers, limits, observer, clock)
+        self._taker = TurnTaker(
+            name, box, ways, self._lease, self._pauses,
+            limits=limits, observer=observer, clock=clock,
+        )  # fmt: skip
+        self._marks = SlotMarks(rescan_every=limits.rescan_every, clock=clock)
+        self._held: set[int] = set()
+        self._leaving: set[int] = set()
+        self._busy: set[int] = set()
+        self._blocked: set[Line] = set()
+        self._turns: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._batch = limits.batch
+        self._first_slot = 0
+        self._drained_last: set[int] = set()
+        self._balance_at = self._read_at = self._due_at = clock()
+
+    async def run(self) -> None:
+        """Live until `stop`, or until the lease is lost. Raises DatabaseUnavailable at birth."""
+        await self._box.register(self.name, self._limits.lease)
+        self._lease.start()
+        try:
+            await self._read_until_over()
+        finally:
+            await self._end()
+
+    def stop(self) -> None:
+        """Read no more, end what is in flight, give everything back."""
+        self._stopping = True
+        self._woken.set()
+
+    def _wake_from_thread(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to wake
+            self._loop.call_soon_threadsafe(self._woken.set)
+
+    async def _read_until_over(self) -> None:
+        while self._lease.holds() and not self._stopping:
+            self._woken.clear()
+            try:
+                if self._clock() >= self._balance_at:
+                    await self._balance()
+                more = await self._read()
+            except DatabaseUnavailable as error:
+                self._observer.database_lost(str(error))
+                await self._wait(self._limits.pause)
+                self._read_at = self._clock()
+                continue
+            if more:
+                self._read_at = self._clock()
+                await asyncio.sleep(0)  # lets turns begin before the next fetch
+            elif await self._wait(self._seconds_to_wait()):
+                self._read_at = self._clock()
+
+    async def _end(self) -> None:
+        lost = not self._lease.holds()
+        if lost:
+            self._observer.lease_lost(self.name)
+        elif self._turns:
+            await asyncio.wait(list(self._turns), timeout=self._limits.grace)
+        if self._turns:
+            await self._ways.purge()
+            await asyncio.wait(list(self._turns), timeout=PURGE_SECONDS)
+            await cancel_and_wait(*self._turns)
+        await asyncio.to_thread(self._lease.stop)
+        try:
+            await self._box.retire(self.name)
+        except DatabaseUnavailable as error:
+            log.warning("the lease of %s runs out by itself: %s", self.name, error)
+
+    # Slots
+
+    async def _balance(self) -> None:
+        self._balance_at = self._clock() + self._limits.balance_every
+        holdings = await self._box.balance(self.name)
+        if holdings is None:
+            self._lease.lose()
+            return
+        taken = holdings.slots - self._held
+        if taken:
+            # Before anything of them is read: what must wait is known by then.
+            self._blocked |= await self._box.blocked(taken)
+            for slot in taken:
+                self._marks.lower(slot, 0)
+            self._held |= taken
+            self._read_at = self._due_at = self._clock()
+        self._leaving = self._surplus(len(self._held) - holdings.share)
+        await self._release(self._leaving - self._busy)
+        self._observer.slots(len(self._held), len(self._blocked))
+
+    def _surplus(self, count: int) -> set[int]:
+        """The slots to give up: idle ones first."""
+        if count <= 0:
+            return set()
+        return set(sorted(self._held, key=lambda slot: (slot in self._busy, slot))[:count])
+
+    async def _release(self, slots: Collection[int]) -> None:
+        if not slots:
+            return
+        # Forgotten first: should the answer get lost, nothing of them is read.
+        self._held -= set(slots)
+        self._leaving -= set(slots)
+        self._blocked = {line for line in self._blocked if line.slot not in slots}
+        await self._box.release(self.name, slots)
+
+    def _idle(self) -> list[int]:
+        """Slots to read, in turn."""
+        free = sorted(self._held - self._busy - self._leaving)
+        return [s for s in free if s >= self._first_slot] + [
+            s for s in free if s < self._first_slot
+        ]
+
+    # Reading
+
+    async def _read(self) -> bool:
+        """Begin turns with what is ready; whether to come again at once."""
+        closed = self._pauses.closed()
+        for slot, seq in self._pauses.to_read_again(closed):
+            self._marks.lower(slot, seq - 1)
+            self._read_at = self._clock()
+        if len(self._turns) >= self._limits.turns or self._pauses.all_closed():
+            return False
+        if self._clock() >= self._due_at:
+            await self._drain(closed)
+        return await self._fetch(closed) if self._clock() >= self._read_at else False
+
+    async def _fetch(self, closed: Collection[str]) -> bool:
+        idle = self._idle()
+        self._drained_last.clear()
+        if not idle:
+            return False
+        self._read_at = self._clock() + self._poll()
+        asked, limit = self._marks.ask(idle), self._batch
+        fetched = await self._box.fetch(asked, limit)
+        reached = {message.slot: message.seq for message in fetched.messages}
+        cut_in = fetched.messages[-1].slot if len(fetched.messages) >= limit else None
+        lowered = self._marks.advance(asked, reached, cut_in, fetched.snapshot)
+        self._fit_batch(fetched.messages, cut=cut_in is not None)
+        if cut_in is not None:
+            self._first_slot = (cut_in + 1) % SLOTS
+        messages = self._open_ones(fetched.messages, closed)
+        if messages:
+            waiting: list[Message] = []
+            if self._blocked:
+                waiting = [message for message in messages if message.line in self._blocked]
+                messages = [message for message in messages if message.line not in self._blocked]
+            slots = frozenset(reached)
+            self._begin(Turn(slots, messages, waiting))
+        return lowered or cut_in is not None
+
+    async def _drain(self, closed: Collection[str]) -> None:
+        """Begin a turn with parked messages that are due."""
+        idle = set(self._idle())
+        resting = idle & self._drained_last
+        self._due_at = self._clock() + (0.0 if resting else self._limits.due_every)
+        if resting:
+            # Theirs is the turn after this: what is fresh in a slot isn't kept waiting by a
+            # long line of what is old.
+            self._read_at = self._clock()
+        if not idle - resting:
+            return
+        limit = self._batch
+        parked = await self._box.due(idle - resting, limit)
+        self._fit_batch(parked, cut=len(parked) >= limit)
+        self._blocked.update(message.line for message in parked if message.line is not None)
+        messages = self._open_ones(parked, closed, pass_over=False)
+        if messages:
+            drained = {message.line for message in messages if message.line is not None}
+            slots = frozenset(message.slot for message in messages)
+            self._drained_last |= slots
+            self._begin(Turn(slots, messages, (), drained))
+
+    def _open_ones(
+        self, messages: Sequence[Message], closed: Collection[str], *, pass_over: bool = True
+    ) -> Sequence[Message]:
+        """Without those whose publisher is closed; `closed` is from before they were read."""
+        if not closed:
+            return messages
+        kept = []
+        for message in messages:
+            name = self._ways.route(message.topic)
+            if name not in closed:
+                kept.append(message)
+            elif pass_over:
+                self._pauses.pass_over(name, message)
+        return kept
+
+    def _fit_batch(self, messages: Sequence[Message], *, cut: bool) -> None:
+        """More at a time while there is a backlog, fewer where they are large."""
+        if not cut:
+            self._batch = max(self._batch // 2, self._limits.batch)
+        else:
+            self._batch = min(self._batch * 2, self._limits.batch_max)
+        if messages:
+            average = sum(message.size for message in messages) / len(messages)
+            self._batch = max(min(self._batch, int(self._limits.turn_bytes / average)), 1)
+
+    # Turns
+
+    def _begin(self, turn: Turn[Message]) -> None:
+        self._busy |= turn.slots
+        task = asyncio.create_task(self._take(turn))
+        self._turns.add(task)
+        task.add_done_callback(self._turns.discard)
+
+    async def _take(self, turn: Turn[Message]) -> None:
+        try:
+            self._ended(turn, await self._taker.take(turn))
+        except Exception:
+            # The turn's own boundary: it is as if it had not been taken.
+            log.exception("a turn of %s failed", self.name)
+            for slot in turn.slots:
+                self._marks.lower(slot, 0)
+            await asyncio.sleep(self._limits.pause)
+        finally:
+            self._busy -= turn.slots
+            if self._leaving & turn.slots:
+                self._balance_at = self._clock()
+            self._woken.set()
+
+    def _ended(self, turn: Turn[Message], end: TurnEnd[Message]) -> None:
+        if turn.drained is None:
+            for message in end.unsent:
+                self._marks.lower(message.slot, message.seq - 1)
+        if end.landed is None:
+            return
+        self._blocked |= end.landed.blocked.keys()
+        self._blocked.difference_update(end.landed.freed)
+        delays = [delay for delay in end.landed.blocked.values() if delay is not None]
+        if end.next_retry is not None:
+            delays.append(end.next_retry)
+        if delays:
+            self._due_at = min(self._due_at, self._clock() + max(min(delays), 0.0))
+
+    # Waiting
+
+    def _poll(self) -> float:
+        return self._limits.poll if self._listening() else self._limits.poll_deaf
+
+    def _seconds_to_wait(self) -> float:
+        now = self._clock()
+        moments = [self._balance_at - now, self._pauses.seconds_left()]
+        if len(self._turns) < self._limits.turns and not self._pauses.all_closed():
+            moments += [self._read_at - now, self._due_at - now]
+        return max(min(moments), 0.001)
+
+    async def _wait(self, seconds: float) -> bool:
+        """Wait for a wake; whether one came."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._woken.wait()
+        except TimeoutError:
+            return False

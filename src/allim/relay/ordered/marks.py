@@ -1,0 +1,69 @@
+"""Low-water marks of slots, that follow transactions in progress (see relay/low_water.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from allim.base.clock import Clock
+from allim.relay.low_water import Snapshot
+from allim.relay.ordered.limits import SLOTS
+
+
+class SlotMarks:
+    """From where each slot is read.
+
+    A transaction first seen in progress remembers how far reading had come before that fetch: all
+    its numbers are higher, since they were drawn after its id. When it has ended, slots are
+    read from there again. This holds for slots that were not read then too: what was seen in
+    them earlier has lower numbers yet.
+    """
+
+    def __init__(self, *, rescan_every: float, clock: Clock) -> None:
+        self._marks = [0] * SLOTS
+        self._highest = [0] * SLOTS
+        self._remembered: dict[int, Sequence[int]] = {}
+        self._rescan_every = rescan_every
+        self._clock = clock
+        self._rescan_at = clock() + rescan_every
+
+    def ask(self, slots: Iterable[int]) -> list[tuple[int, int]]:
+        """Slots with the marks to read them from; now and then all of them from the bottom."""
+        if self._clock() >= self._rescan_at:
+            self._rescan_at = self._clock() + self._rescan_every
+            self._marks = [0] * SLOTS
+        return [(slot, self._marks[slot]) for slot in slots]
+
+    def lower(self, slot: int, mark: int) -> None:
+        """Read a slot from here again, or from lower."""
+        self._marks[slot] = min(self._marks[slot], mark)
+
+    def advance(
+        self,
+        asked: Sequence[tuple[int, int]],
+        reached: Mapping[int, int],
+        cut_in: int | None,
+        snapshot: Snapshot,
+    ) -> bool:
+        """Take in a fetch; True when lower numbers may have come meanwhile.
+
+        `reached` is the last number met in each slot that had any; `cut_in` the slot where
+        the limit cut, if it did.
+        """
+        for xid in snapshot.in_progress - self._remembered.keys():
+            self._remembered[xid] = self._highest
+        highest = list(self._highest)
+        for slot, _ in asked:
+            last = reached.get(slot, 0)
+            highest[slot] = max(highest[slot], last)
+            # A slot that was read to its end holds nothing that is ready below what was met.
+            self._marks[slot] = last if slot == cut_in else highest[slot]
+            if slot == cut_in:
+                break
+        self._highest = highest
+        lowered = False
+        for xid in [xid for xid in self._remembered if xid not in snapshot.in_progress]:
+            for slot, then in enumerate(self._remembered.pop(xid)):
+                if then < self._marks[slot]:
+                    self._marks[slot] = then
+                    lowered = True
+        return lowered

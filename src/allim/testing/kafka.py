@@ -1,0 +1,201 @@
+"""A real Apache Kafka for tests: fetched with Maven, one KRaft node on loopback.
+
+    with kafka_node() as node:
+        Producer({"bootstrap.servers": node.servers})
+
+Needs Java 17 and Maven; `missing()` says what is not there. The jars are kept in
+`~/.cache/allim/kafka-<version>` (or `ALLIM_KAFKA_CACHE`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+VERSION = "4.1.0"
+START_SECONDS = 90.0
+FETCH_SECONDS = 900.0
+
+POM = f"""\
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>allim</groupId><artifactId>kafka</artifactId><version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
+      <version>{VERSION}</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
+
+OPTIONS = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    "num.partitions": "4",
+    "auto.create.topics.enable": "false",
+    "offsets.topic.num.partitions": "1",
+    "transaction.state.log.num.partitions": "1",
+}
+
+
+def missing() -> str | None:
+    """What this machine lacks for it; None where nothing."""
+    lacking = [name for name in ("java", "mvn") if shutil.which(name) is None]
+    return f"{' and '.join(lacking)} not found" if lacking else None
+
+
+def fetch_jars() -> Path:
+    """The folder of Kafka's jars; fetched once, however many processes ask at a time.
+
+    Raises subprocess.CalledProcessError where Maven cannot fetch them.
+    """
+    cache = Path(os.environ.get("ALLIM_KAFKA_CACHE") or Path.home() / ".cache" / "allim")
+    jars = cache / f"kafka-{VERSION}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"kafka-{VERSION}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if jars.is_dir():
+            return jars
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            (Path(folder) / "pom.xml").write_text(POM)
+            subprocess.run(
+                ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=jars"],
+                cwd=folder,
+                check=True,
+                timeout=FETCH_SECONDS,
+                stdout=subprocess.DEVNULL,
+            )
+            (Path(folder) / "jars").rename(jars)
+    return jars
+
+
+@dataclass(slots=True)
+class KafkaNode:
+    """A node: where it is, and its process while it runs."""
+
+    folder: Path
+    port: int
+    controller_port: int
+    options: Mapping[str, str] = field(default_factory=dict)
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def servers(self) -> str:
+        """For `bootstrap.servers`."""
+        return f"127.0.0.1:{self.port}"
+
+    def format(self) -> None:
+        """Prepare its storage."""
+        properties = {
+            **OPTIONS,
+            "controller.quorum.voters": f"1@127.0.0.1:{self.controller_port}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},"
+            f"CONTROLLER://127.0.0.1:{self.controller_port}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "log.dirs": str(self.folder / "log"),
+            **self.options,
+        }
+        text = "".join(f"{name}={value}\n" for name, value in properties.items())
+        self._file.write_text(text)
+        command = ["format", "-t", uuid4().hex[:22], "-c", str(self._file)]
+        subprocess.run(
+            [*self._java("kafka.tools.StorageTool"), *command],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=START_SECONDS,
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Raises TimeoutError, with where its log is."""
+        with (self.folder / "server.out").open("ab") as out:
+            self._process = subprocess.Popen(
+                [*self._java("kafka.Kafka"), str(self._file)], stdout=out, stderr=out
+            )
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
+        deadline = time.monotonic() + START_SECONDS
+        client = AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                break
+            with contextlib.suppress(KafkaException):
+                if client.list_topics(timeout=1.0).brokers:
+                    return
+        raise TimeoutError(f"Kafka does not answer: {self._last_words()}")
+
+    def stop(self, *, kill: bool = False) -> None:
+        """Stop it and wait for its end."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+        try:
+            self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "server.properties"
+
+    def _java(self, program: str) -> list[str]:
+        return [
+            "java",
+            "-Xmx256m",
+            "-Xms64m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-Xshare:auto",
+            "-cp",
+            f"{fetch_jars()}/*",
+            program,
+        ]
+
+    def _last_words(self) -> str:
+        return (self.folder / "server.out").read_text(errors="replace")[-2000:]
+
+
+@contextlib.contextmanager
+def kafka_node(**options: str) -> Iterator[KafkaNode]:
+    """A running node with storage of its own; stopped and removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="allim-kafka-") as folder:
+        node = KafkaNode(
+            Path(folder), *_free_ports(), {k.replace("_", "."): v for k, v in options.items()}
+        )
+        node.format()
+        try:
+            node.start()
+            yield node
+        finally:
+            node.stop()
+
+
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1]), int(two.getsockname()[1])

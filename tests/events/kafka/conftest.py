@@ -1,0 +1,132 @@
+"""A Kafka to publish to: a real one where Java and Maven are, else librdkafka's mock cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from allim.base.settings import Environment
+from allim.database.pool import Database
+from allim.events.publishers.kafka import KafkaPublisher
+from allim.events.publishers.kafka_settings import KafkaOptions
+from allim.testing.kafka import KafkaNode, kafka_node, missing
+from tests.events.relay.conftest import Outbox
+
+PATIENCE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Brokers:
+    """Where Kafka is, and the node itself if it is a real one."""
+
+    servers: str
+    node: KafkaNode | None = None
+
+    def publisher(self, **variables: str) -> KafkaPublisher:
+        """A publisher as the settings make it."""
+        environment = Environment({"KAFKA_BOOTSTRAP_SERVERS": self.servers, **variables})
+        return KafkaPublisher(KafkaOptions.of(environment))
+
+    def create(self, topic: str, partitions: int = 4, **options: str) -> None:
+        """Create a topic and wait until it is there."""
+        admin = AdminClient({"bootstrap.servers": self.servers})
+        config = {name.replace("_", "."): value for name, value in options.items()}
+        new = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=config)
+        admin.create_topics([new])[topic].result(PATIENCE_SECONDS)
+
+    async def consume(self, topic: str, events: int) -> Sequence[Message]:
+        """What stands in a topic: all of it, and at least so many different events."""
+        return await asyncio.to_thread(self._consume, topic, events)
+
+    def _consume(self, topic: str, events: int) -> Sequence[Message]:
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": uuid4().hex})
+        found: list[Message] = []
+        try:
+            partitions = consumer.list_topics(topic, 30).topics[topic].partitions
+            consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
+            while len({event_id(message) for message in found}) < events or self._more(
+                consumer, topic, list(partitions), found
+            ):
+                for message in consumer.consume(500, 0.3):
+                    assert message.error() is None, message.error()
+                    found.append(message)
+        finally:
+            consumer.close()
+        return found
+
+    @staticmethod
+    def _more(
+        consumer: Consumer, topic: str, partitions: Sequence[int], found: Sequence[Message]
+    ) -> bool:
+        ends = sum(
+            consumer.get_watermark_offsets(TopicPartition(topic, number), 10)[1]
+            for number in partitions
+        )
+        return len(found) < ends
+
+
+def headers_of(message: Message) -> Mapping[str, str]:
+    """The headers of a record, as text."""
+    found = message.headers() or []
+    pairs = found.items() if isinstance(found, dict) else found
+    return {name: (value or b"").decode() for name, value in pairs if not isinstance(value, str)}
+
+
+def event_id(message: Message) -> str:
+    """The header by which consumers drop repeats."""
+    return headers_of(message)["eventId"]
+
+
+def first_by_key(messages: Sequence[Message]) -> Mapping[str, list[str]]:
+    """What a consumer sees that drops the ids it has seen: values by key."""
+    seen: set[str] = set()
+    found: dict[str, list[str]] = defaultdict(list)
+    for message in messages:
+        if event_id(message) not in seen:
+            seen.add(event_id(message))
+            key, value = message.key(), message.value()
+            assert isinstance(key, bytes)
+            assert isinstance(value, bytes)
+            found[key.decode()].append(value.decode())
+    return found
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Brokers]:
+    """A real Kafka, or the mock cluster where this machine cannot run one."""
+    reason = missing()
+    if reason is None:
+        with kafka_node() as node:
+            yield Brokers(node.servers, node)
+        return
+    cluster = Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 3})
+    brokers = cluster.list_topics(timeout=30).brokers.values()
+    yield Brokers(",".join(f"{broker.host}:{broker.port}" for broker in brokers))
+
+
+@pytest.fixture
+def real_kafka(kafka: Brokers) -> Brokers:
+    """A real Kafka; where there is none the test is skipped, with the reason."""
+    if kafka.node is None:
+        pytest.skip(f"needs a real Kafka: {missing()}")
+    return kafka
+
+
+@pytest.fixture
+def outbox(database: Database) -> Outbox:
+    """The outbox of this test's database."""
+    return Outbox(database)
+
+
+@pytest.fixture
+def topic() -> str:
+    """A topic of this test's own."""
+    return f"topic-{uuid4().hex[:12]}"

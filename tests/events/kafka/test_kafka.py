@@ -1,0 +1,249 @@
+"""Events to Kafka: a real one where Java and Maven are, librdkafka's mock cluster elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from allim.base.errors import ConfigurationError
+from allim.database.pool import Database
+from allim.events.publishers.kafka import KafkaPublisher
+from allim.events.relaying.message import OutboxMessage
+from allim.relay.ordered.message import Line
+from allim.relay.outcomes import OutcomeKind
+from tests.events.kafka.conftest import Brokers, event_id, first_by_key, headers_of
+from tests.events.relay.conftest import Outbox, relaying
+
+KEYS = [f"k{number}" for number in range(20)]
+
+
+def events(each: int, start: int = 0) -> list[tuple[str | None, str]]:
+    return [(key, f"{number:05}") for number in range(start, start + each) for key in KEYS]
+
+
+def message(topic: str, key: str | None, payload: bytes, number: int = 1) -> OutboxMessage:
+    line = None if key is None else Line(1, topic, key)
+    return OutboxMessage(
+        1, number, line, f"id-{number}", topic, key, payload, {}, None, None, 0.0, 0, 0
+    )
+
+
+@pytest.mark.skipif(os.environ.get("CI") != "true", reason="what CI must hold to")
+def test_where_java_is_the_suite_runs_on_a_real_kafka(kafka: Brokers) -> None:
+    assert kafka.node is not None or shutil.which("java") is None
+
+
+async def test_events_arrive_in_order_with_key_payload_and_headers(
+    database: Database, outbox: Outbox, kafka: Brokers, topic: str
+) -> None:
+    kafka.create(topic)
+    publisher = kafka.publisher()
+    await outbox.put(*events(30), topic=topic)
+    await database.fetch(
+        "UPDATE outbox_messages SET content_type = 'application/json', headers ="
+        """ '{"eventType": "OrderPlaced", "aggregateId": "김", "traceparent": "00-1"}'"""
+        " RETURNING 1"
+    )
+    async with relaying(database, publisher, batch_max=1000):
+        rows = await outbox.until_all_are("SENT")
+    came = await kafka.consume(topic, len(rows))
+    assert {event_id(each) for each in came} == {str(row["id"]) for row in rows}
+    assert len(came) == len(rows) == 600, "once each"
+    assert first_by_key(came) == {key: [f"{number:05}" for number in range(30)] for key in KEYS}
+    assert headers_of(came[0]) == {
+        "eventType": "OrderPlaced",
+        "aggregateId": "김",
+        "traceparent": "00-1",
+        "eventId": event_id(came[0]),
+        "content-type": "application/json",
+    }
+    partitions = {(each.key(), each.partition()) for each in came}
+    assert len(partitions) == len(KEYS), "a key has one partition"
+    await publisher.close()
+
+
+async def test_a_message_without_a_key_arrives_without_one(kafka: Brokers, topic: str) -> None:
+    kafka.create(topic)
+    publisher = kafka.publisher()
+    outcomes = await publisher.publish([message(topic, None, b"free")], lambda: True)
+    assert [outcome.kind for outcome in outcomes] == [OutcomeKind.DELIVERED]
+    (came,) = await kafka.consume(topic, 1)
+    assert (came.key(), came.value()) == (None, b"free")
+    await publisher.close()
+
+
+async def test_nothing_is_handed_over_once_the_lease_may_have_run_out(
+    kafka: Brokers, topic: str
+) -> None:
+    kafka.create(topic)
+    publisher = kafka.publisher()
+    asked = iter([True, True, False])
+    batch = [message(topic, "a", b"%d" % number, number) for number in range(5)]
+    outcomes = await publisher.publish(batch, lambda: next(asked))
+    assert [o.kind for o in outcomes] == [OutcomeKind.DELIVERED] * 2 + [OutcomeKind.RELEASED] * 3
+    assert len(await kafka.consume(topic, 2)) == 2
+    await publisher.close()
+
+
+async def test_a_message_over_the_limit_is_refused_and_stops_its_line(
+    kafka: Brokers, topic: str
+) -> None:
+    kafka.create(topic)
+    publisher = kafka.publisher(KAFKA_EXTRA_MESSAGE_MAX_BYTES="2000")
+    large = b"x" * 3000
+    batch = [
+        message(topic, "a", b"1", 1),
+        message(topic, "a", large, 2),
+        message(topic, "a", b"3", 3),
+        message(topic, "b", b"4", 4),
+    ]
+    outcomes = await publisher.publish(batch, lambda: True)
+    kinds = [outcome.kind for outcome in outcomes]
+    assert kinds == [
+        OutcomeKind.DELIVERED, OutcomeKind.REFUSED, OutcomeKind.RELEASED, OutcomeKind.DELIVERED
+    ]  # fmt: skip
+    assert outcomes[1].code == "too_large"
+    await publisher.close()
+
+
+async def test_a_message_that_the_broker_finds_too_large_takes_nobody_with_it(
+    database: Database, outbox: Outbox, real_kafka: Brokers, topic: str
+) -> None:
+    real_kafka.create(topic, partitions=1, max_message_bytes="20000")
+    publisher = real_kafka.publisher(KAFKA_COMPRESSION_TYPE="none", KAFKA_BATCH_SIZE="100000")
+    large = "x" * 30_000
+    await outbox.put(("a", "a1"), ("b", "b1"), ("a", large), ("c", "c1"), ("a", "a3"), topic=topic)
+    async with relaying(database, publisher):
+        rows = await outbox.until_all_are("SENT", "DEAD")
+    assert [row["status"] for row in rows] == ["SENT", "SENT", "DEAD", "SENT", "SENT"]
+    assert rows[2]["error_message"].startswith("too_large: ")
+    assert [row["retry_count"] for row in rows] == [0] * 5
+    came = await real_kafka.consume(topic, 4)
+    assert first_by_key(came) == {"a": ["a1", "a3"], "b": ["b1"], "c": ["c1"]}
+    await publisher.close()
+
+
+async def test_a_topic_that_is_missing_stops_nobody_else(
+    database: Database, outbox: Outbox, real_kafka: Brokers, topic: str
+) -> None:
+    real_kafka.create(topic)
+    late = f"{topic}-late"
+    publisher = real_kafka.publisher()
+    await outbox.put(*events(3), topic=late)
+    await outbox.put(*events(3), topic=topic)
+    async with relaying(database, publisher, retry_after=0.5, max_retries=1000):
+        rows = await outbox.until(
+            lambda rows: (
+                all(row["status"] == "SENT" for row in rows if row["topic"] == topic)
+                and all(row["parked"] for row in rows if row["topic"] == late)
+            )
+        )
+        failed = [row for row in rows if row["status"] == "FAILED"]
+        assert {row["error_message"].split(":")[0] for row in failed} == {"unknown_topic"}
+        real_kafka.create(late)
+        await outbox.until_all_are("SENT")
+    expected = {key: [f"{number:05}" for number in range(3)] for key in KEYS}
+    assert first_by_key(await real_kafka.consume(late, 60)) == expected
+    await publisher.close()
+
+
+async def test_a_broker_that_restarts_in_mid_flow_loses_and_reorders_nothing(
+    database: Database, outbox: Outbox, real_kafka: Brokers, topic: str
+) -> None:
+    node = real_kafka.node
+    assert node is not None
+    real_kafka.create(topic)
+    publisher = real_kafka.publisher()
+    async with relaying(database, publisher, batch_max=200):
+        for round_ in range(6):
+            await outbox.put(*events(50, round_ * 50), topic=topic)
+            if round_ in (1, 3):
+                await asyncio.to_thread(node.stop, kill=round_ == 3)
+                await outbox.put(*events(0), topic=topic)
+                await asyncio.to_thread(node.start)
+        rows = await outbox.until_all_are("SENT")
+    assert {row["retry_count"] for row in rows} == {0}
+    came = await real_kafka.consume(topic, len(rows))
+    assert first_by_key(came) == {key: [f"{number:05}" for number in range(300)] for key in KEYS}
+    await publisher.close()
+
+
+async def test_a_broker_that_is_down_costs_no_retries(
+    database: Database, outbox: Outbox, real_kafka: Brokers, topic: str
+) -> None:
+    node = real_kafka.node
+    assert node is not None
+    real_kafka.create(topic)
+    # The producer is given up while the broker is away, and the next one begins with the head.
+    publisher = real_kafka.publisher(KAFKA_DELIVERY_TIMEOUT_MS="1000", KAFKA_MAX_BLOCK_MS="1000")
+    await outbox.put(*events(1), topic=topic)
+    async with relaying(database, publisher):
+        await outbox.until_all_are("SENT")
+        first = publisher._client
+        await asyncio.to_thread(node.stop)
+        await outbox.put(*events(5, 1), topic=topic)
+        async with asyncio.timeout(60):
+            while publisher._client is first:
+                await asyncio.sleep(0.05)
+        waiting = {(r["status"], r["retry_count"], r["parked"]) for r in await outbox.rows()}
+        assert waiting == {("SENT", 0, False), ("PENDING", 0, False)}
+        await asyncio.to_thread(node.start)
+        rows = await outbox.until_all_are("SENT")
+    assert {row["retry_count"] for row in rows} == {0}
+    came = await real_kafka.consume(topic, len(rows))
+    assert first_by_key(came) == {key: [f"{number:05}" for number in range(6)] for key in KEYS}
+    await publisher.close()
+
+
+async def test_a_full_buffer_is_waited_for(kafka: Brokers, topic: str) -> None:
+    kafka.create(topic)
+    publisher = kafka.publisher(KAFKA_EXTRA_QUEUE_BUFFERING_MAX_MESSAGES="10")
+    batch = [message(topic, f"k{number}", b"x", number) for number in range(500)]
+    outcomes = await publisher.publish(batch, lambda: True)
+    assert {outcome.kind for outcome in outcomes} == {OutcomeKind.DELIVERED}
+    await publisher.close()
+
+
+async def test_after_a_purge_the_same_publisher_goes_on(kafka: Brokers, topic: str) -> None:
+    kafka.create(topic)
+    publisher = kafka.publisher()
+    batch = [message(topic, "a", b"1")]
+    assert (await publisher.publish(batch, lambda: True))[0].kind is OutcomeKind.DELIVERED
+    await publisher.purge()
+    again = [replace(batch[0], seq=2)]
+    assert (await publisher.publish(again, lambda: True))[0].kind is OutcomeKind.DELIVERED
+    await publisher.close()
+
+
+async def test_nobody_answering_is_told_by_the_doctor_and_is_no_fault_of_a_message() -> None:
+    publisher = Brokers("127.0.0.1:1").publisher(KAFKA_MAX_BLOCK_MS="300")
+    outcomes = await publisher.publish([message("orders", "a", b"1")], lambda: True)
+    assert [outcome.kind for outcome in outcomes] == [OutcomeKind.FAULT]
+    assert outcomes[0].code == "broker_unavailable"
+    await publisher.close()
+
+
+async def test_the_doctor_finds_the_brokers(kafka: Brokers) -> None:
+    publisher = kafka.publisher()
+    assert await publisher.diagnose() is None
+    await publisher.close()
+
+
+def test_an_option_that_librdkafka_has_not_is_refused_at_the_start() -> None:
+    with pytest.raises(ConfigurationError, match=r"no\.such\.option"):
+        Brokers("x:1").publisher(KAFKA_EXTRA_NO_SUCH_OPTION="1")
+
+
+def test_options_reach_librdkafka(kafka: Brokers) -> None:
+    publisher: KafkaPublisher = kafka.publisher(
+        KAFKA_BUFFER_MEMORY="67108864", KAFKA_EXTRA_SASL_MECHANISM="PLAIN"
+    )
+    configuration = publisher._configuration
+    assert configuration["queue.buffering.max.kbytes"] == 65536
+    assert configuration["sasl.mechanism"] == "PLAIN"
+    assert configuration["enable.idempotence"] is True
+    assert configuration["message.timeout.ms"] == 0
