@@ -1,6 +1,6 @@
 """Hot statements find what they need by an index, whatever the planner was told of the tables.
 
-Two hundred thousand records, alerts and runs are there that none of them is about.
+Sixty thousand records, alerts and runs are there that none of them is about.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.conftest import TEMPLATE, named
 
 RECORDS = Statements.load("allim.enrolment", "records.sql")
 RUNS = Statements.load("allim.enrolment", "runs.sql")
-PAGES = 1500
+PAGES = 700
 """Far less than any of the tables has."""
 
 FILL: tuple[LiteralString, ...] = (
@@ -32,16 +32,16 @@ FILL: tuple[LiteralString, ...] = (
                                    hash, revision, run_id)
        SELECT 'enrolment_status', concat_ws(':', i % 50, i % 500, i), i % 50, i % 500, i, '{}',
               '\\x00', 1, 1
-         FROM generate_series(1, 200000) AS i""",
+         FROM generate_series(1, 60000) AS i""",
     """INSERT INTO alert (run_id, category_id, alert_type, severity, source_type, source_id,
                           revision, title, message, notification_id)
        SELECT 1, i % 50, 'NEW', 'low', 'enrolment_status', concat_ws(':', i % 50, i % 500, i), 1,
               'title', 'message', gen_random_uuid()
-         FROM generate_series(1, 200000) AS i""",
+         FROM generate_series(1, 60000) AS i""",
     """INSERT INTO run_log (category_id, trigger_type, status, finished_at)
-       SELECT i % 50, 'MANUAL', 'SUCCESS', now() FROM generate_series(1, 200000) AS i""",
+       SELECT i % 50, 'MANUAL', 'SUCCESS', now() FROM generate_series(1, 60000) AS i""",
 )
-KEYS = [f"{i % 50}:{i % 500}:{i}" for i in range(1, 200_000, 400)]
+KEYS = [f"{i % 50}:{i % 500}:{i}" for i in range(1, 60_000, 120)]
 NEW_KEYS = [f"{key}:new" for key in KEYS]
 STATEMENTS: Mapping[str, tuple[LiteralString, bool, Mapping[str, Any]]] = {
     "differing": (
@@ -59,7 +59,7 @@ STATEMENTS: Mapping[str, tuple[LiteralString, bool, Mapping[str, Any]]] = {
         RECORDS["mark_missing"],
         False,
         {
-            "keys": [f"7:7:{i}" for i in range(7, 200_000, 2000)],
+            "keys": [f"7:7:{i}" for i in range(7, 60_000, 1000)],
             "category_id": 7,
             "course_id": "7",
             "run_id": 1,

@@ -243,7 +243,7 @@ async def test_one_that_was_taken_over_records_nothing_more(stage: Stage) -> Non
 async def test_a_stop_waits_then_interrupts_and_the_next_process_takes_over(stage: Stage) -> None:
     await stage.schedule()
     job = Jobs(held=True)
-    scheduler = stage.scheduler(job, grace=0.05)
+    scheduler = stage.scheduler(job, grace=0.05, interrupt=60)
     await stage.turn_clock(10 * MINUTES)
     running = asyncio.create_task(scheduler.run())
     await job.began(1)
@@ -358,13 +358,15 @@ async def test_old_fires_are_forgotten_but_never_the_newest(stage: Stage) -> Non
     assert (await stage.schedules.one(identity)).last_fire is not None
 
 
-async def test_a_database_that_goes_away_is_waited_for(stage: Stage, database_url: str) -> None:
+async def test_a_database_that_goes_away_is_waited_for(
+    stage: Stage, database_url: str, template_url: str
+) -> None:
     await stage.schedule()
     job = Jobs()
     scheduler = stage.scheduler(job, poll=0.01, longest_pause=0.05)
     running = asyncio.create_task(scheduler.run())
     name = database_url.split("?")[0].rsplit("/", 1)[1]
-    with psycopg.connect(database_url.replace(f"/{name}", "/postgres"), autocommit=True) as outside:
+    with psycopg.connect(template_url, autocommit=True) as outside:
         outside.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         outside.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]

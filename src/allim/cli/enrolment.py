@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from allim.composition.opening import Store
     from allim.enrolment.model import OnProgress, Progress, Summary, SyncRequest, SyncResult
 
+NAME_LENGTH = 40
 LINES = 20
 """The most lines of progress, where nobody watches."""
 
@@ -111,7 +112,8 @@ def _progress() -> Iterator[OnProgress]:
     from rich.progress import Progress as Bar
 
     with Bar(
-        TextColumn("{task.description}"),
+        # An LMS may call a course what it likes, also what would be markup.
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("courses, {task.fields[rows]} enrolments"),
@@ -124,7 +126,7 @@ def _progress() -> Iterator[OnProgress]:
         def show(progress: Progress) -> None:
             bar.update(
                 task,
-                description=progress.course or "reading",
+                description=(progress.course or "reading")[:NAME_LENGTH],
                 total=progress.courses or None,
                 completed=progress.courses_done,
                 rows=progress.rows,

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from allim.base.errors import IdempotencyMismatch
+from allim.base.validation import invalid_body
 from allim.channels.channel import Channel
 from allim.database.pool import Connection
 from allim.database.statements import Statements
@@ -99,20 +101,23 @@ def _request(alert: Alert, alert_id: int, run_id: int) -> NotificationRequest:
         data["old"] = from_json(alert.old)
     if alert.new is not None:
         data["new"] = from_json(alert.new)
-    return NotificationRequest.model_validate(
-        {
-            "source": SOURCE,
-            "type": alert.alert_type,
-            "title": alert.title,
-            "message": alert.message,
-            "data": data,
-            "priority": Priority.HIGH if alert.severity is Severity.HIGH else Priority.NORMAL,
-            "deliveries": [
-                # Who gets the second, and by which template, the channel's settings say.
-                {"channel": SHEET, "row_key": alert.row_key, "then": [{"channel": KAKAO}]}
-            ],
-        }
-    )
+    request = {
+        "source": SOURCE,
+        "type": alert.alert_type,
+        "title": alert.title,
+        "message": alert.message,
+        "data": data,
+        "priority": Priority.HIGH if alert.severity is Severity.HIGH else Priority.NORMAL,
+        "deliveries": [
+            # Who gets the second, and by which template, the channel's settings say.
+            {"channel": SHEET, "row_key": alert.row_key, "then": [{"channel": KAKAO}]}
+        ],
+    }
+    try:
+        return NotificationRequest.model_validate(request)
+    except ValidationError as error:
+        # Its own text would bring what it says of people into the log.
+        raise invalid_body(error) from None
 
 
 def _row(alert: Alert, alert_id: int, notification: Prepared) -> bytes:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 
 from allim.enrolment.lms.protocol import Course, FailureGroup, LmsError, Roster
 from allim.enrolment.lms.sample import CATEGORY, PYTHON, SAFETY, Sample
 from tests.enrolment.lms.conversation import read
+from tests.programs import allim
 
 Seen = dict[tuple[str, str], dict[str, object]]
 
@@ -74,3 +77,20 @@ async def test_limits_and_unknown_categories_are_as_with_a_real_one() -> None:
     assert caught.value.group is FailureGroup.CONFIGURATION
     assert await Sample().diagnose() is None
     assert Course("447", PYTHON.name) == PYTHON
+
+
+async def test_two_syncs_find_what_the_steps_say(database_url: str, tmp_path: Path) -> None:
+    found = []
+    for _ in range(2):
+        ended = await allim(
+            "sync", "--category", "303", cwd=tmp_path, DATABASE_URL=database_url, LMS_KIND="sample"
+        )
+        assert ended.code == 0, ended.err
+        found.append(dict(re.findall(r"^(\w+) +(\d+)$", ended.out, re.MULTILINE)))
+    first, second = found
+    assert (first["status_rows_processed"], first["details_processed"]) == ("11", "9")
+    assert (first["new_records"], first["changed_records"]) == ("20", "0")
+    # New is 한소희, in the course and as a user; changed are two enrolments, one telephone
+    # number, and the one that is gone.
+    assert (second["new_records"], second["changed_records"]) == ("2", "4")
+    assert second["missing_records"] == "1"
