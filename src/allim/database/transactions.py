@@ -145,6 +145,8 @@ def _executor(tx: Any, on_failure: OnFailure | None) -> tuple[Callable[[Ask], An
     if _ASYNC_SCOPED in ancestry:
         tx, ancestry = tx.registry(), _ASYNC_SQLALCHEMY
     if ancestry & _ASYNC_SQLALCHEMY:
+        if getattr(tx, "sync_connection", tx) is None:
+            raise _not_in_transaction()  # a connection that nobody has awaited yet
         return lambda ask: tx.run_sync(_run_sqlalchemy, ask, on_failure), True
     if ancestry & _SQLALCHEMY:
         return lambda ask: _run_sqlalchemy(tx, ask, on_failure), False

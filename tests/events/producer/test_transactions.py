@@ -306,6 +306,27 @@ def test_what_is_closed_is_said_to_be(publisher: Publisher, database_url: str) -
     engine.dispose()
 
 
+async def test_what_is_closed_or_not_begun_is_said_to_be_where_one_awaits(
+    publisher: Publisher, database_url: str
+) -> None:
+    engine = alchemy_asyncio.create_async_engine(alchemy(database_url))
+    with pytest.raises(PublishOutsideTransaction):
+        await publisher.publish(engine.connect(), user_created())
+    connection = await engine.connect()
+    await connection.close()
+    with pytest.raises(MessageSaveFailed, match="closed"):
+        await publisher.publish(connection, user_created())
+    session = alchemy_asyncio.AsyncSession(engine, close_resets_only=False)
+    await session.close()
+    with pytest.raises(MessageSaveFailed, match="closed"):
+        await publisher.publish(session, user_created())
+    await engine.dispose()
+    raw = await psycopg.AsyncConnection.connect(database_url)
+    await raw.close()
+    with pytest.raises(MessageSaveFailed, match="closed"):
+        await publisher.publish(raw, user_created())
+
+
 @pytest.mark.parametrize("wrong", [None, object(), "postgresql://localhost", 7])
 def test_what_is_no_connection_is_refused(publisher: Publisher, wrong: Any) -> None:
     with pytest.raises(NotAConnection, match="no connection") as raised:

@@ -160,7 +160,14 @@ class SqsPublisher:
 
     async def _open(self) -> Any:
         if self._client is None:
-            self._opened = self._session.create_client("sqs", **self._options)
+            config = importlib.import_module("aiobotocore.config").AioConfig(
+                # The relay tries again by itself, in order.
+                retries={"total_max_attempts": 2, "mode": "standard"},
+                connect_timeout=5,
+                read_timeout=20,
+                max_pool_connections=CALLS,
+            )
+            self._opened = self._session.create_client("sqs", config=config, **self._options)
             self._client = await self._opened.__aenter__()
         return self._client
 

@@ -1,0 +1,409 @@
+"""Whatever happens to events, in whatever order: none is lost, stranded, or seen out of order.
+
+Hypothesis plays relays (some killed, some frozen and woken), brokers, producers with long
+transactions, and operators. The engine and the box are the real ones; only when a turn publishes
+and when it writes what became of it is for hypothesis to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from allim.database.pool import Database
+from allim.events.relaying.box import OutboxBox
+from allim.events.relaying.message import OutboxMessage
+from allim.events.relaying.operations import OutboxOperator
+from allim.relay.ordered.box import Landed, Settlement
+from allim.relay.ordered.incarnation import Incarnation
+from allim.relay.ordered.limits import OrderedLimits
+from allim.relay.ordered.observer import OrderedSilence
+from allim.relay.ordered.publisher import DELIVERED, NOT_TRIED, MaySend
+from allim.relay.ordered.turns import Ways
+from allim.relay.outcomes import Outcome
+from tests.events.relay.conftest import put
+
+Result = TypeVar("Result")
+
+KEYS = ["a", "b", "c", None]
+OUTCOMES = [
+    DELIVERED,
+    DELIVERED,
+    DELIVERED,
+    Outcome.retry("ill"),
+    Outcome.refused("no"),
+    Outcome.fault("down"),
+    Outcome.snooze("later", 0.001),
+    Outcome.unknown("hung"),
+]
+LIMITS = OrderedLimits(
+    lease=3600.0, batch=3, batch_max=6, turns=4, max_retries=1, retry_after=0.001, pause=0.0,
+    pause_max=0.0, due_every=0.0, rescan_every=1e9,
+)  # fmt: skip
+EVERYTHING = """
+SELECT id::text, convert_from(payload, 'UTF8'), status, parked, next_retry_at IS NOT NULL,
+       slot, topic, message_key, seq FROM outbox_messages ORDER BY seq"""
+
+
+class Gate:
+    """Where turns wait until they may go on."""
+
+    def __init__(self) -> None:
+        self.waiting: list[asyncio.Future[Sequence[int]]] = []
+
+    async def wait(self) -> Sequence[int]:
+        """Wait; what it was opened with."""
+        future: asyncio.Future[Sequence[int]] = asyncio.get_running_loop().create_future()
+        self.waiting.append(future)
+        return await future
+
+
+class GatedBox(OutboxBox):
+    """Writes what became of a turn when it is told to."""
+
+    def __init__(self, database: Database, *, dead_blocks: bool) -> None:
+        super().__init__(database, dead_blocks=dead_blocks)
+        self.gate = Gate()
+
+    async def settle(self, relay: str, settlement: Settlement[OutboxMessage]) -> Landed | None:
+        await self.gate.wait()
+        return await super().settle(relay, settlement)
+
+
+class GatedWorld:
+    """One relay's way out: publishes when it is told to, with outcomes it is told."""
+
+    name = "world"
+
+    def __init__(self, log: list[tuple[GatedWorld, OutboxMessage]]) -> None:
+        self.gate = Gate()
+        self._log = log
+
+    async def publish(self, batch: Sequence[OutboxMessage], may_send: MaySend) -> Sequence[Outcome]:
+        choices = await self.gate.wait()
+        stopped = set()
+        outcomes = []
+        for place, message in enumerate(batch):
+            outcome = OUTCOMES[choices[place % len(choices)]] if choices else DELIVERED
+            if message.line in stopped:
+                outcome = NOT_TRIED
+            if outcome is DELIVERED:
+                self._log.append((self, message))
+            elif message.line is not None:
+                stopped.add(message.line)
+            outcomes.append(outcome)
+        return outcomes
+
+    async def purge(self) -> None:
+        """Nothing waits here."""
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    async def diagnose(self) -> str | None:
+        """All is well."""
+        return None
+
+
+class Relay:
+    """An incarnation that is moved by hand."""
+
+    def __init__(self, number: int, database: Database, log: list[Any], dead_blocks: bool) -> None:
+        self.box = GatedBox(database, dead_blocks=dead_blocks)
+        self.world = GatedWorld(log)
+        self.life: Incarnation[OutboxMessage] = Incarnation(
+            f"relay-{number}",
+            self.box,
+            Ways({"world": self.world}, lambda _topic: "world"),
+            limits=LIMITS,
+            woken=asyncio.Event(),
+            listening=lambda: True,
+            observer=OrderedSilence(),
+            clock=asyncio.get_running_loop().time,
+        )
+        self.killed = False
+
+    async def quiet(self) -> None:
+        """Until every turn has ended or waits at a gate."""
+        while len(self.life._turns) > len(self.box.gate.waiting) + len(self.world.gate.waiting):
+            await asyncio.sleep(0.0005)
+
+
+class Events(RuleBasedStateMachine):
+    """What may happen to the outbox."""
+
+    database_url = ""
+    dead_blocks = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.database = Database(self.database_url)
+        self.run(self.database.open())
+        self.run(
+            self.database.fetch(
+                "WITH s AS (UPDATE relay_slot SET relay_id = NULL),"
+                " r AS (DELETE FROM relay), m AS (DELETE FROM outbox_messages) SELECT 1"
+            )
+        )
+        self.operator = OutboxOperator(self.database)
+        self.log: list[tuple[GatedWorld, OutboxMessage]] = []
+        self.checked = 0
+        self.relays: list[Relay] = []
+        self.number = 0
+        self.committed: set[str] = set()
+        self.late: dict[str, tuple[psycopg.AsyncConnection[Any], list[str]]] = {}
+        self.excused: set[str] = set()
+        self.delivered: Counter[str] = Counter()
+        self.allowed: Counter[str] = Counter()
+
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        return self.loop.run_until_complete(coroutine)
+
+    # Producers
+
+    @rule(keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=4))
+    def publish(self, keys: list[str | None]) -> None:
+        events = [(key, self._name(key)) for key in keys]
+
+        async def write() -> None:
+            async with self.database.transaction() as tx:
+                await put(tx, *events)
+
+        self.run(write())
+        self.committed.update(name for _, name in events)
+
+    @precondition(lambda self: len(self.late) < 2)
+    @rule()
+    def begin_late(self) -> None:
+        key = f"late{self.number}"
+        names = [self._name(key), self._name(key)]
+
+        async def write() -> psycopg.AsyncConnection[Any]:
+            tx = await psycopg.AsyncConnection.connect(self.database_url)
+            await put(tx, *[(key, name) for name in names])
+            return tx
+
+        self.late[key] = (self.run(write()), names)
+
+    @precondition(lambda self: self.late)
+    @rule(commits=st.booleans())
+    def end_late(self, commits: bool) -> None:
+        tx, names = self.late.pop(next(iter(self.late)))
+        self.run(tx.commit() if commits else tx.rollback())
+        self.run(tx.close())
+        self.committed.update(names if commits else ())
+
+    # Relays
+
+    @precondition(lambda self: len(self.relays) < 4)
+    @rule()
+    def join(self) -> None:
+        self.number += 1
+
+        async def begin() -> Relay:
+            relay = Relay(self.number, self.database, self.log, self.dead_blocks)
+            await relay.box.register(relay.life.name, LIMITS.lease)
+            await relay.life._balance()
+            return relay
+
+        self.relays.append(self.run(begin()))
+
+    @precondition(lambda self: self.relays)
+    @rule(which=st.integers(0, 3))
+    def balance(self, which: int) -> None:
+        relay = self._relay(which)
+        if not relay.killed:
+            self.run(relay.life._balance())
+
+    @precondition(lambda self: self.relays)
+    @rule(which=st.integers(0, 3), drains=st.booleans())
+    def read(self, which: int, drains: bool) -> None:
+        relay = self._relay(which)
+        if relay.killed or len(relay.life._turns) >= LIMITS.turns:
+            return
+
+        async def step() -> None:
+            for slot, seq in relay.life._pauses.to_read_again(()):
+                relay.life._marks.lower(slot, seq - 1)
+            await (relay.life._drain(()) if drains else relay.life._fetch(()))
+            await relay.quiet()
+
+        self.run(step())
+
+    @precondition(lambda self: any(relay.world.gate.waiting for relay in self.relays))
+    @rule(which=st.integers(0, 7), choices=st.lists(st.integers(0, len(OUTCOMES) - 1), max_size=5))
+    def send(self, which: int, choices: list[int]) -> None:
+        ready = [relay for relay in self.relays if relay.world.gate.waiting]
+        relay = ready[which % len(ready)]
+        before = len(self.log)
+        self.run(self._open(relay, relay.world.gate, choices))
+        for _, message in self.log[before:]:
+            if relay.killed:
+                # A relay that woke from its death: these are repeats, or will have been.
+                self.allowed[message.payload.decode()] += 1
+
+    @precondition(lambda self: any(relay.box.gate.waiting for relay in self.relays))
+    @rule(which=st.integers(0, 7))
+    def settle(self, which: int) -> None:
+        ready = [relay for relay in self.relays if relay.box.gate.waiting]
+        relay = ready[which % len(ready)]
+        before = self.rows()
+        self.run(self._open(relay, relay.box.gate, []))
+        if relay.killed:
+            assert self.rows() == before, "a relay without a lease writes nothing"
+
+    @precondition(lambda self: any(not relay.killed for relay in self.relays))
+    @rule(which=st.integers(0, 3))
+    def kill(self, which: int) -> None:
+        alive = [relay for relay in self.relays if not relay.killed]
+        relay = alive[which % len(alive)]
+        relay.killed = True
+        self.run(relay.box.retire(relay.life.name))
+        sent = {message.id: name for name, message in self._in_doubt(relay)}
+        self.allowed.update(sent.values())
+
+    # Operators
+
+    @precondition(lambda self: self.committed)
+    @rule(which=st.integers(0, 1000), discards=st.booleans())
+    def operate(self, which: int, discards: bool) -> None:
+        rows = self.rows()
+        identity, name, status = rows[which % len(rows)][:3]
+        if discards:
+            if self.run(self.operator.discard([UUID(identity)])):
+                self.excused.add(name)
+        elif self.run(self.operator.replay([UUID(identity)])):
+            self.allowed[name] += 1
+            if status == "DISCARDED":
+                self.excused.add(name)
+
+    # What must hold
+
+    @invariant()
+    def nothing_is_lost_or_invented(self) -> None:
+        assert {row[1] for row in self.rows()} == self.committed
+
+    @invariant()
+    def every_blocked_line_has_somebody_who_lets_it_go_on(self) -> None:
+        lines: dict[Any, bool] = {}
+        for _, _, status, parked, due, slot, topic, key, seq in self.rows():
+            if parked:
+                line = (slot, topic, key if key is not None else seq)
+                lines[line] = lines.get(line, False) or due or status == "DEAD"
+        assert all(lines.values())
+
+    @invariant()
+    def what_is_seen_first_is_in_order_and_repeats_have_a_reason(self) -> None:
+        rows = self.rows()
+        for _, name, status, *_ in rows:
+            if status == "DEAD" and not self.dead_blocks:
+                self.excused.add(name)
+        for _, message in self.log[self.checked :]:
+            name = message.payload.decode()
+            if not self.delivered[name] and message.key is not None:
+                before = [r[1] for r in rows if r[7] == message.key and r[8] < message.seq]
+                unseen = [n for n in before if not self.delivered[n] and n not in self.excused]
+                assert not unseen, f"{name} overtook {unseen}"
+            self.delivered[name] += 1
+            assert self.delivered[name] <= 1 + self.allowed[name], f"{name} came without a reason"
+        self.checked = len(self.log)
+        for _, name, status, *_ in rows:
+            assert status != "SENT" or self.delivered[name]
+
+    def teardown(self) -> None:
+        try:
+            self._finish()
+        finally:
+            for relay in self.relays:
+                for task in relay.life._turns:
+                    task.cancel()
+            self.run(self.database.close())
+            self.loop.close()
+
+    def _finish(self) -> None:
+        """Everything else ends, and one relay whose world takes everything does the rest."""
+        while self.late:
+            self.end_late(True)
+        while any(not relay.killed for relay in self.relays):
+            self.kill(0)
+        self.relays.clear()
+        self.join()
+        idle = 0
+        while idle < 3:
+            before = self.rows()
+            for drains in (True, False):
+                self.read(0, drains)
+                while any(r.world.gate.waiting for r in self.relays):
+                    self.send(0, [0])
+                while any(r.box.gate.waiting for r in self.relays):
+                    self.settle(0)
+            if self.dead_blocks:
+                dead = [UUID(row[0]) for row in before if row[2] == "DEAD" and row[3]]
+                if dead:
+                    self.run(self.operator.discard(dead))
+                    self.excused.update(r[1] for r in before if r[2] == "DEAD")
+            idle = idle + 1 if self.rows() == before else 0
+            self.run(asyncio.sleep(0.002))
+        self.what_is_seen_first_is_in_order_and_repeats_have_a_reason()
+        left = [row[1:3] for row in self.rows() if row[2] not in ("SENT", "DEAD", "DISCARDED")]
+        assert not left, f"stranded: {left}"
+
+    # Parts
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        return self.run(self.database.fetch(EVERYTHING))
+
+    def _name(self, key: str | None) -> str:
+        self.number += 1
+        return f"{key}-{self.number:04}"
+
+    def _relay(self, which: int) -> Relay:
+        return self.relays[which % len(self.relays)]
+
+    async def _open(self, relay: Relay, gate: Gate, choices: Sequence[int]) -> None:
+        gate.waiting.pop(0).set_result(choices)
+        await asyncio.sleep(0)
+        await relay.quiet()
+
+    def _in_doubt(self, relay: Relay) -> list[tuple[str, OutboxMessage]]:
+        """What this relay has sent and not written down."""
+        sent = {row[0] for row in self.rows() if row[2] == "SENT"}
+        mine = [message for world, message in self.log if world is relay.world]
+        return [(m.payload.decode(), m) for m in mine if m.id not in sent]
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize("dead_blocks", [False, True])
+def test_no_order_of_events_loses_strands_or_reorders_any(
+    database_url: str, dead_blocks: bool
+) -> None:
+    class OnThisDatabase(Events):
+        pass
+
+    OnThisDatabase.database_url = database_url
+    OnThisDatabase.dead_blocks = dead_blocks
+    run_state_machine_as_test(
+        OnThisDatabase,
+        settings=settings(
+            max_examples=20,
+            stateful_step_count=50,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
