@@ -301,6 +301,20 @@ async def test_while_nobody_answers_nothing_is_decided() -> None:
     assert kinds == [OutcomeKind.UNKNOWN, OutcomeKind.UNKNOWN, OutcomeKind.ACCEPTED]
 
 
+async def test_whoever_broke_off_the_call_itself_can_ask_for_its_group() -> None:
+    async with solapi_rig() as rig:
+        rig.solapi.fail(Step.SEND, Fault.hang(done=True))
+        (work,) = _works(1)
+        sending = asyncio.create_task(rig.send(work))
+        await rig.solapi.called(Step.SEND)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        outcome = await rig.channel.reconcile(work)
+    assert outcome is not None
+    assert outcome.kind is OutcomeKind.ACCEPTED
+
+
 @pytest.mark.parametrize("code", ["GroupInProcessing", "AlreadySent", "ScheduledGroup"])
 async def test_sent_before_is_sent(code: str) -> None:
     async with solapi_rig() as rig:

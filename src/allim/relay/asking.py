@@ -80,7 +80,8 @@ class Asking(Generic[Content]):
         if outcome is None:
             return Outcome.cut_short("lease_expired", "the relay that sent it went away")
         if outcome.kind is OutcomeKind.UNKNOWN and self._limits.can_be_asked:
-            log.warning("nobody knows what became of %d on lane %s yet", work.id, self._lane)
+            told = (work.id, self._lane, outcome.code, outcome.detail)
+            log.warning("nobody knows yet what became of %d on lane %s: %s, %s", *told)
             return None
         return outcome
 

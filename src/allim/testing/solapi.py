@@ -132,7 +132,8 @@ class FakeSolapi:
 
     `refusals` and `reports` say by number which code a message has when it is added (in place
     of 2000), and what is reported of it in the end (in place of 4000). With `reports_at_once`
-    nothing is ever on its way. `delay` is the seconds that every call takes.
+    nothing is ever on its way. `delay` is the seconds that every call takes; those of a step in
+    `delay_of` are answered when its event is set.
     """
 
     def __init__(self, key: str = KEY, secret: str = SECRET, *, port: int = 0) -> None:
@@ -147,6 +148,7 @@ class FakeSolapi:
         self.reports_at_once = False
         self.balance = 100_000.0
         self.delay = 0.0
+        self.delay_of: dict[Step, asyncio.Event] = {}
         self.page = PAGE_LIMIT
         self._numbers = itertools.count()
         self._salts: set[str] = set()
@@ -266,10 +268,14 @@ class FakeSolapi:
     async def _exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
     ) -> bool:
-        answer = self._answer(await read_request(reader, number))
+        request = await read_request(reader, number)
+        answer = self._answer(request)
         self._connections.changed()
         if self.delay:
             await asyncio.sleep(self.delay)
+        step, _ = _route(request.method, urlsplit(request.path).path)
+        if step in self.delay_of:
+            await self.delay_of[step].wait()
         writer.write(answer.wire)
         await writer.drain()
         if answer.then is Then.HANG:

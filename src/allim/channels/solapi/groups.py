@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -149,6 +150,9 @@ class GroupSender:
             return _all(letters, Outcome.snooze("database_unavailable", 1.0, str(gone)))
         if not ours:
             return _all(letters, Outcome.snooze("claim_lost", 0.0, "a claim was taken over"))
+        for letter in letters:
+            # Whoever asks in this process what became of the call must know the group, too.
+            letter.work.content = replace(letter.work.content, provider_id=group_id)
         return await self._fill_and_send(group_id, letters, record, deadline)
 
     async def _fill_and_send(
