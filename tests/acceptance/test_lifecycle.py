@@ -144,3 +144,5 @@ async def test_the_demo_ends_with_0_without_a_terminal(place: Path) -> None:
     assert "20 rows in the sheet, then 20 notices by Kakao, as it should" in demo.out
     assert "[변경] 이서연 (파이썬 데이터 분석 입문) 상태: 대기 → 결제완료" in demo.out
     assert "6 rows in the sheet, then 6 notices by Kakao, as it should" in demo.out
+    assert "980 KRW left: the Alimtalk was refunded, as it should" in demo.out
+    assert "A-1024: created → paid → packed → shipped → delivered" in demo.out

@@ -15,7 +15,7 @@ def demo(
         ".allim/demo"
     ),
 ) -> None:
-    """Start everything, run notifications and two enrolment syncs, and tell what happened.
+    """Start everything, send notifications, sync, text and publish, and tell what happened.
 
     Calls nobody outside this machine and touches no other database. On a terminal it then
     stays up until Ctrl-C; otherwise it ends, with exit code 1 where something went wrong.

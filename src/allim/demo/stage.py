@@ -19,10 +19,12 @@ from allim.base.errors import AllimError
 from allim.composition.settings import settings_groups
 from allim.testing.http import HttpSink
 from allim.testing.sheets import FakeAppsScript
+from allim.testing.solapi import FakeSolapi
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 USUAL_PORT = 18080
+WEBHOOK_SECRET = "demo"  # noqa: S105
 SLACK_PATH = "/services/T00000000/B00000000/demo"
 
 
@@ -39,8 +41,11 @@ class Stage:
     partner: HttpSink
     sheet: FakeAppsScript
     kakao: HttpSink
+    solapi: FakeSolapi
     session: aiohttp.ClientSession
     process: asyncio.subprocess.Process
+    texts_sent: int = 0
+    """How many the demo has seen go out by Solapi."""
     printed: list[str] = field(default_factory=list)
     """What Allim wrote on stdout: the mails that a mock prints."""
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
@@ -58,6 +63,7 @@ async def stage(home: Path) -> AsyncIterator[Stage]:
         HttpSink() as partner,
         FakeAppsScript() as sheet,
         HttpSink() as kakao,
+        FakeSolapi() as solapi,
         aiohttp.ClientSession() as session,
     ):
         began = time.monotonic()
@@ -66,7 +72,7 @@ async def stage(home: Path) -> AsyncIterator[Stage]:
             "-m",
             "allim",
             "up",
-            env=_environment(home, slack, sheet, kakao),
+            env=_environment(home, slack, sheet, kakao, solapi),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -92,6 +98,7 @@ async def stage(home: Path) -> AsyncIterator[Stage]:
                 partner=partner,
                 sheet=sheet,
                 kakao=kakao,
+                solapi=solapi,
                 session=session,
                 process=process,
                 printed=printed,
@@ -133,7 +140,7 @@ async def _keep(stream: asyncio.StreamReader, lines: list[str], arrived: asyncio
 
 
 def _environment(
-    home: Path, slack: HttpSink, sheet: FakeAppsScript, kakao: HttpSink
+    home: Path, slack: HttpSink, sheet: FakeAppsScript, kakao: HttpSink, solapi: FakeSolapi
 ) -> Mapping[str, str]:
     """The process's environment without any setting of Allim's, and with the demo's.
 
@@ -152,6 +159,9 @@ def _environment(
         "SHEET_RETRY_BASE_SECONDS": "1",
         "KAKAO_WEBHOOK_URL": kakao.url + "/notices",
         "LMS_KIND": "sample",
+        **solapi.environment(),
+        "SOLAPI_KAKAO_PF_ID": "KA01PF000000000000000000000000000",
+        "SOLAPI_WEBHOOK_SECRET": WEBHOOK_SECRET,
         "PYTHONIOENCODING": "utf-8",
     }
     return {**os.environ, **hidden, **ours}

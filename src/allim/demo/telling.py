@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from allim.demo.enrolment import tell_enrolment
+from allim.demo.events import tell_events
+from allim.demo.messaging import tell_messaging
 from allim.demo.speaking import LOOK_SECONDS, PATIENCE_SECONDS, Say, call
 from allim.demo.stage import Stage
 from allim.demo.story import Scenario, scenarios
@@ -24,13 +26,15 @@ async def tell(stage: Stage, say: Say) -> bool:
     say(f"  API       {stage.url}   (up in {stage.started_in:.1f} s, database included)")
     say("  e-mail    printed, since no SMTP server is set")
     say(f"  Slack     a local server that answers like Slack: {stage.slack.url}")
-    say("  sheet     a local server like Google's Apps Script; Kakao and the LMS are local too")
+    say("  sheet     a local server like Google's Apps Script; Kakao, Solapi and the LMS too")
     stage.partner.answer(Answer.of(400, "we do not know this order"))
     good = True
     acts = scenarios(stage)
     for number, scenario in enumerate(acts, start=1):
         good &= await _play(number, scenario, stage, say)
     good &= await tell_enrolment(stage, len(acts) + 1, say)
+    good &= await tell_messaging(stage, len(acts) + 3, say)
+    good &= await tell_events(stage, len(acts) + 4, say)
     await _sum_up(stage, say)
     return good
 
