@@ -134,6 +134,8 @@ def test_every_real_change_is_told_exactly_once(
     # So small that courses of three take more than one.
     monkeypatch.setattr("allim.enrolment.course.BATCH", 2)
     monkeypatch.setattr("allim.enrolment.storing.BATCH", 2)
+    monkeypatch.setattr("allim.enrolment.packs.PLAIN", 1)
+    monkeypatch.setattr("allim.enrolment.details.PLAIN", 1)
     with asyncio.Runner() as runner:
         environment = Environment({})
         http = make_http(environment)

@@ -217,3 +217,42 @@ async def test_runs_and_alerts_are_listed_and_resolved(academy: Academy) -> None
         await alerts.resolve(10**12)
     with pytest.raises(NotFound):
         await runs.one(10**12)
+
+
+async def test_a_detail_is_stored_with_the_next_course_of_its_user(academy: Academy) -> None:
+    """The course that asked for it could not be stored; another one lists the user too."""
+    academy.settings = academy.settings.model_copy(update={"enrolment_course_concurrency": 1})
+    academy.lms.enrol(CATEGORY, "448", "kim01", {"status": "DS"})
+    await academy.rows(
+        "INSERT INTO delivery (notification_id, channel, row_key, max_attempts) VALUES"
+        " (gen_random_uuid(), 'SHEET', 'enrolment_status:303:447:kim01:NEW:r1', 1) RETURNING id"
+    )
+
+    result = await academy.sync()
+
+    assert result.error == "internal error: UniqueViolation"
+    assert (result.summary.failed_courses, result.summary.courses_processed) == (1, 1)
+    assert [key for _, _, key, _ in await academy.alerts()] == [
+        "303:448:kim01",
+        "303:kim01",
+        "303:OTHER",
+    ]
+
+
+async def test_a_record_that_is_not_as_it_was_found_is_not_overwritten(academy: Academy) -> None:
+    await academy.sync()
+    academy.lms.enrol(CATEGORY, "447", "kim01", {"status": "GC"})
+
+    async def meddle(what: str) -> None:
+        if what == "detail kim01":
+            await academy.rows("UPDATE source_record SET revision = 9 RETURNING revision")
+
+    academy.lms.step = meddle
+    result = await academy.sync()
+    assert (result.ok, result.error) == (False, "internal error: Overtaken")
+    assert result.summary.changed_records == 0
+
+    academy.lms.step = None
+    await academy.sync()
+    changed = [alert for alert in await academy.alerts() if alert[0] == "CHANGED"]
+    assert changed == [("CHANGED", "high", "303:447:kim01", 10)]

@@ -229,6 +229,8 @@ def _with_schedules(use: Callable[[Schedules], Awaitable[Answer]]) -> Answer:
 
     from allim.base.validation import invalid_body
     from allim.composition.opening import connected, open_store
+    from allim.composition.scheduling import LANE
+    from allim.database.wakes import CHANNEL
     from allim.enrolment.scheduled import JOB_KINDS
     from allim.scheduler.schedules import Schedules
 
@@ -236,7 +238,14 @@ def _with_schedules(use: Callable[[Schedules], Awaitable[Answer]]) -> Answer:
 
         async def run() -> Answer:
             async with connected(store, environment, "allim schedule") as database:
-                return await use(Schedules(database, JOB_KINDS))
+                changed: list[bool] = []
+                answer = await use(Schedules(database, JOB_KINDS, lambda: changed.append(True)))
+                if changed:
+                    # After the commit; should it be lost, schedulers look by themselves.
+                    await database.fetch(
+                        "SELECT pg_notify(%(to)s, %(lane)s)", {"to": CHANNEL, "lane": LANE}
+                    )
+                return answer
 
         try:
             return asyncio.run(run())

@@ -9,9 +9,10 @@ from typing import Any
 
 from allim.database.pool import Database
 from allim.enrolment.details import Details
-from allim.enrolment.findings import Finding, find_changes, find_missing
+from allim.enrolment.findings import find_changes, find_missing
 from allim.enrolment.lms.protocol import Course, LmsSession, Roster, StatusRow
 from allim.enrolment.model import MAX_USERS, SourceType
+from allim.enrolment.packs import Findings
 from allim.enrolment.records import course_key, status_key, status_record, user_key
 
 BATCH = 500
@@ -24,7 +25,7 @@ class Reading:
     course: Course
     rows: int = 0
     truncated: bool = False
-    findings: list[Finding] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
     missing: list[str] = field(default_factory=list)
     """Keys of records that are gone."""
     users: dict[str, None] = field(default_factory=dict)
@@ -101,7 +102,7 @@ class CourseReader:
             return []
         reading.rows += len(batch)
         records = [status_record(self._category_id, reading.course, row) for row in batch]
-        reading.findings += await find_changes(self._database, records, SourceType.STATUS)
+        reading.findings.add(await find_changes(self._database, records, SourceType.STATUS))
         return await self._details.look_at(batch)
 
     async def _missing(self, reading: Reading) -> list[str]:

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from allim.database.pool import Database
-from allim.enrolment.findings import Finding, find_changes
+from allim.enrolment.findings import find_changes
 from allim.enrolment.lms.protocol import LmsError, LmsSession, StatusRow
 from allim.enrolment.model import SourceType
+from allim.enrolment.packs import PLAIN, Pack, Taken
 from allim.enrolment.records import Record, detail_record, user_key
 from allim.enrolment.run_book import Failure
 
@@ -38,7 +39,7 @@ class Details:
     """The first of each kind."""
     _seen: set[str] = field(default_factory=set)
     _underway: dict[str, asyncio.Event] = field(default_factory=dict)
-    _waiting: dict[str, Finding | None] = field(default_factory=dict)
+    _waiting: dict[str, Pack | None] = field(default_factory=dict)
     _failed_in_a_row: int = 0
 
     async def look_at(self, rows: Sequence[StatusRow]) -> list[asyncio.Event]:
@@ -67,15 +68,15 @@ class Details:
                 done.set()
         return list(others)
 
-    def take(self, users: Iterable[str]) -> dict[str, Finding | None]:
+    def take(self, users: Iterable[str]) -> Taken:
         """What waits for a course with these users; give it `back` where it is not stored."""
         if not self._waiting:
-            return {}
-        return {key: self._waiting.pop(key) for key in users if key in self._waiting}
+            return Taken()
+        return Taken({key: self._waiting.pop(key) for key in users if key in self._waiting})
 
-    def give_back(self, taken: dict[str, Finding | None]) -> None:
+    def give_back(self, taken: Taken) -> None:
         """A course with these could not be stored; another one may have its users too."""
-        self._waiting.update(taken)
+        self._waiting.update(taken.users)
 
     async def _find(self, mine: dict[str, StatusRow]) -> None:
         records: dict[str, Record] = {}
@@ -86,12 +87,13 @@ class Details:
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
                 group.create_task(self._ask(rows, records))
-        kept = list(records.values())
         keys = {record.source_id: key for key, record in records.items()}
-        found = await find_changes(self.database, kept, SourceType.DETAIL)
+        found = await find_changes(self.database, list(records.values()), SourceType.DETAIL)
         self._waiting.update(dict.fromkeys(records))
-        for finding in found:
-            self._waiting[keys[finding.source_id]] = finding
+        if found:
+            by_user = {keys[finding.source_id]: finding for finding in found}
+            pack = Pack(by_user, packed=len(self._waiting) >= PLAIN)
+            self._waiting.update(dict.fromkeys(by_user, pack))
 
     async def _ask(self, rows: Iterator[tuple[str, StatusRow]], records: dict[str, Record]) -> None:
         for key, row in rows:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from allim.channels.channel import Channel
 from allim.database.pool import Connection, Database
@@ -13,6 +14,7 @@ from allim.enrolment.details import Details
 from allim.enrolment.findings import Finding, missing_finding
 from allim.enrolment.lease import LeaseLost, Lock
 from allim.enrolment.model import AlertType
+from allim.enrolment.packs import Taken
 from allim.enrolment.records import course_key
 from allim.enrolment.telling import BATCH, LANES, Alert, tell
 from allim.hub.coalescer import OnCommit
@@ -71,26 +73,23 @@ class CourseStore:
         if counts.alerts:
             self._on_commit(set(LANES))
 
-    async def _write(
-        self, tx: Connection, reading: Reading, details: Mapping[str, Finding | None]
-    ) -> _Counts:
+    async def _write(self, tx: Connection, reading: Reading, details: Taken) -> _Counts:
         # Less than the lease, so that it has ended before anybody takes over.
         milliseconds = str(int(self._lock.lease * 1000 * 2 / 3))
         await tx.execute(RUNS["bound_course"], {"milliseconds": milliseconds})
-        found = [*reading.findings, *[each for each in details.values() if each is not None]]
-        alerts = 0
-        for at in range(0, len(found), BATCH):
-            batch = found[at : at + BATCH]
+        found = new = alerts = 0
+        for batch in _batches(chain(reading.findings, details)):
             await self._upsert(tx, batch)
             alerts += await self._tell(tx, batch)
+            found += len(batch)
+            new += sum(finding.telling.alert_type is AlertType.NEW for finding in batch)
         missing = 0
         for at in range(0, len(reading.missing), BATCH):
             gone = await self._mark_missing(tx, reading, reading.missing[at : at + BATCH])
             missing += len(gone)
             alerts += await self._tell(tx, gone)
-        new = sum(finding.telling.alert_type is AlertType.NEW for finding in found)
-        counts = _Counts(new, len(found) - new + missing, missing, alerts)
-        await self._record(tx, reading, len(details), counts)
+        counts = _Counts(new, found - new + missing, missing, alerts)
+        await self._record(tx, reading, len(details.users), counts)
         return counts
 
     async def _tell(self, tx: Connection, found: Sequence[Finding]) -> int:
@@ -153,6 +152,12 @@ class CourseStore:
         )
         if await cursor.fetchone() is None:
             raise LeaseLost
+
+
+def _batches(findings: Iterable[Finding]) -> Iterator[list[Finding]]:
+    left = iter(findings)
+    while batch := list(islice(left, BATCH)):
+        yield batch
 
 
 def _alert(finding: Finding, category_id: int) -> Alert:
