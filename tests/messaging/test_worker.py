@@ -64,6 +64,7 @@ async def test_a_worker_that_is_killed_again_and_again_sends_every_job_once(
             **queues.environment,
             **solapi.environment(),
             "DATABASE_URL": database_url,
+            "SOLAPI_REPORT_POLL_SECONDS": "1",
             "OUTBOX_RETRY_BASE_SECONDS": "0.5",
             "OUTBOX_RETRY_MAX_SECONDS": "1",
             "SMS_TIMEOUT_SECONDS": "2",
