@@ -76,10 +76,9 @@ def _again(work: Work[Message], rig: SolapiRig) -> Work[Message]:
     return a_work(message, work.id)
 
 
-async def _until_known(rig: SolapiRig, work: Work[Message], tries: int = 30) -> Outcome:
+async def _until_known(rig: SolapiRig, work: Work[Message], *, doubtful: bool = False) -> Outcome:
     """What the engine does: send what was certainly not sent, ask for what is in doubt."""
-    doubtful = False
-    for _ in range(tries):
+    for _ in range(30):
         work = _again(work, rig)
         if doubtful:
             outcome = await rig.channel.reconcile(work)
@@ -290,6 +289,19 @@ async def test_a_send_that_came_too_late_finds_the_group_deleted() -> None:
     assert (outcome.kind, outcome.code) == (OutcomeKind.RETRY, "timeout")
 
 
+async def test_a_group_whose_deletion_is_not_confirmed_may_still_go_out() -> None:
+    async with solapi_rig(SMS_TIMEOUT_SECONDS="2") as rig:
+        rig.solapi.fail(Step.SEND, Fault.late())
+        rig.solapi.fail(Step.DELETE, *[Fault.status(503)] * 4)
+        (work,) = _works(1)
+        (outcome,) = await rig.send(work)
+        assert outcome.kind is OutcomeKind.UNKNOWN
+        rig.solapi.release()
+        known = await _until_known(rig, work, doubtful=True)
+        assert known.kind is OutcomeKind.ACCEPTED
+        assert list(rig.solapi.times_out().values()) == [1]
+
+
 async def test_while_nobody_answers_nothing_is_decided() -> None:
     async with solapi_rig() as rig:
         rig.solapi.fail(Step.SEND, Fault.cut(done=True))
@@ -313,6 +325,16 @@ async def test_whoever_broke_off_the_call_itself_can_ask_for_its_group() -> None
         outcome = await rig.channel.reconcile(work)
     assert outcome is not None
     assert outcome.kind is OutcomeKind.ACCEPTED
+
+
+async def test_a_key_that_is_revoked_before_the_send_leaves_no_doubt() -> None:
+    async with solapi_rig() as rig:
+        refused = Fault.status(403, "InvalidAPIKey")
+        rig.solapi.fail(Step.SEND, refused)
+        rig.solapi.fail(Step.GROUP, refused)
+        rig.solapi.fail(Step.DELETE, refused)
+        (outcome,) = await rig.send(_works(1)[0])
+    assert (outcome.kind, outcome.code) == (OutcomeKind.REFUSED, "InvalidAPIKey")
 
 
 @pytest.mark.parametrize("code", ["GroupInProcessing", "AlreadySent", "ScheduledGroup"])
