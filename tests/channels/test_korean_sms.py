@@ -66,6 +66,8 @@ def test_old_and_safe_numbers_take_texts(number: str) -> None:
         ("", "invalid_number"),
         ("٠١٠١٢٣٤٥٦٧٨x", "invalid_number"),
         ("0" * 10_000, "invalid_number"),
+        ("010١2345678", "invalid_number"),
+        ("010-1234-5678" + " " * 40 + "010-8765-4321", "invalid_number"),
     ],
 )
 def test_what_no_text_can_be_sent_to_is_refused(written: str, code: str) -> None:

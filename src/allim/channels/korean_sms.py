@@ -18,6 +18,8 @@ from enum import StrEnum
 SMS_BYTES = 90
 LMS_BYTES = 2000
 SUBJECT_BYTES = 40
+NUMBER_LIMIT = 40
+"""Characters of a number, with all that may stand between its digits."""
 
 KST = timezone(timedelta(hours=9), "KST")
 NIGHT_BEGINS = 21
@@ -25,10 +27,11 @@ NIGHT_ENDS = 8
 ADVERTISING_MARK = "(광고)"
 OPT_OUT_WORDS = "무료수신거부"
 
-MOBILE = re.compile(r"010\d{8}|01[16789]\d{7,8}")
-SAFE_NUMBER = re.compile(r"050[2-8]\d{7,8}")
-SENDER = re.compile(r"\d{8,11}")
-OPT_OUT_NUMBER = re.compile(r"080\d{7,8}")
+# ASCII: to Python the digits of other scripts are digits, too.
+MOBILE = re.compile(r"010\d{8}|01[16789]\d{7,8}", re.ASCII)
+SAFE_NUMBER = re.compile(r"050[2-8]\d{7,8}", re.ASCII)
+SENDER = re.compile(r"\d{8,11}", re.ASCII)
+OPT_OUT_NUMBER = re.compile(r"080\d{7,8}", re.ASCII)
 VARIABLE = re.compile(r"#\{([^{}]{1,50})\}")
 _SEPARATORS = re.compile(r"[\s\-.()·]")
 _OPT_OUT_LINE = re.compile(OPT_OUT_WORDS + r"\s*:?\s*(080[\d\- ]{7,12})\s*\Z")
@@ -134,7 +137,7 @@ def normalise_number(written: str) -> str:
 def normalise_sender(written: str) -> str:
     """A sender's number as digits: 8 to 11 of them, registered beforehand. Raises BadNumber."""
     digits = _digits(written)
-    if SENDER.fullmatch(digits) and digits.isascii():
+    if SENDER.fullmatch(digits):
         return digits
     raise BadNumber("invalid_sender", "is not a sender's number of 8 to 11 digits")
 
@@ -207,7 +210,10 @@ def _width(character: str) -> int:
 
 
 def _digits(written: str) -> str:
-    plain = unicodedata.normalize("NFKC", written[:40]).strip()
+    """Without what stands between its digits; nothing of one that is too long to be a number."""
+    if len(written) > NUMBER_LIMIT:
+        return ""
+    plain = unicodedata.normalize("NFKC", written).strip()
     plain = plain.translate(dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-"))
     digits = _SEPARATORS.sub("", plain)
     for prefix in ("+82", "0082", "82"):
