@@ -329,13 +329,25 @@ async def test_advertising_waits_for_the_morning_in_korea(
         a_work(a_message("01012345678", payload={"advertising": True}), work_id=1),
         a_work(a_message("01012345678", message="(광고) 세일"), work_id=2),
         a_work(a_message("01012345678", message="예약 안내"), work_id=3),
+        a_work(a_message("01012345678", payload={"text": "(광고) 세일"}), work_id=4),
+        a_work(a_message("01012345678", title="(광고) 세일", message=None), work_id=5),
+        a_work(
+            a_message(
+                "01012345678", message="#{head} 세일", payload={"variables": {"head": "(광고)"}}
+            ),
+            work_id=6,
+        ),
+        a_work(
+            a_message("01012345678", message="(광고) 세일", payload={"text": "예약 안내"}),
+            work_id=7,
+        ),
     ]
     async with database.transaction() as tx:
         against = await policy.on_attempt(tx, works)
     if hours is None:
         assert against == {}
     else:
-        assert set(against) == {1, 2}
+        assert set(against) == {1, 2, 4, 5, 6}, "wherever the text stands that goes out"
         assert against[1].kind is OutcomeKind.SNOOZED
         assert against[1].retry_after == pytest.approx(hours * 3600)
 

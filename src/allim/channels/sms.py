@@ -28,7 +28,13 @@ from allim.channels.korean_sms import (
     unsendable,
 )
 from allim.channels.sending import Sending, sending
-from allim.channels.solapi.channel import LIMITS, TIMEOUT_SECONDS, Body, SolapiChannel
+from allim.channels.solapi.channel import (
+    LIMITS,
+    TIMEOUT_SECONDS,
+    Body,
+    SolapiChannel,
+    draft_of,
+)
 from allim.channels.solapi.drafts import (
     Problems,
     recipient_of,
@@ -83,27 +89,11 @@ class SmsChannel(SolapiChannel):
 
     def kind(self, message: Message) -> TextKind:
         """How a message goes out, and what it is priced by."""
-        draft = Draft(
-            message.recipient,
-            message.title,
-            message.message,
-            message.template_code,
-            message.payload,
-        )
-        return TextKind(self.compose(draft)[0]["type"])
+        return TextKind(self.compose(draft_of(message))[0]["type"])
 
     def _text(self, draft: Draft, problems: Problems) -> tuple[str, str]:
         """The text as it goes out, and the place it came from."""
-        place = "/payload/text"
-        text = text_in(draft.payload, "text", problems)
-        if text is None:
-            place, text = "/message", draft.message
-        if not text and draft.title:
-            place, text = "/title", draft.title
-        text = tidy(text or "")
-        if values := variables_in(draft.payload, problems):
-            refuse_missing(text, values, problems)
-            text = render(text, values)
+        text, place = _said(draft, problems)
         if is_advertising(text, draft.payload):
             text = self._advertisement(text, problems)
         return text, place
@@ -130,6 +120,11 @@ class SmsChannel(SolapiChannel):
         return text
 
 
+def is_advertisement(message: Message) -> bool:
+    """Whether a message goes out as an advertisement, wherever its text stands."""
+    return is_advertising(_said(draft_of(message), [])[0], message.payload)
+
+
 def kind_of(text: str, *, with_subject: bool = False, with_image: bool = False) -> TextKind:
     """How a text goes out."""
     if with_image:
@@ -147,6 +142,21 @@ def sending_of(environment: Environment, name: str) -> Sending:
 def make(environment: Environment, services: ChannelServices) -> SmsChannel:
     """Make the channel."""
     return SmsChannel(environment.read(SolapiSettings), sending_of(environment, NAME), services)
+
+
+def _said(draft: Draft, problems: Problems) -> tuple[str, str]:
+    """The text with its variables, without the marks of an advertisement, and its place."""
+    place = "/payload/text"
+    text = text_in(draft.payload, "text", problems)
+    if text is None:
+        place, text = "/message", draft.message
+    if not text and draft.title:
+        place, text = "/title", draft.title
+    text = tidy(text or "")
+    if values := variables_in(draft.payload, problems):
+        refuse_missing(text, values, problems)
+        text = render(text, values)
+    return text, place
 
 
 def _subject(title: str | None) -> str | None:

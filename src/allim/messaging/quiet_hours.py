@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from allim.channels.channel import Message
-from allim.channels.korean_sms import is_advertising, seconds_until_morning
+from allim.channels.korean_sms import seconds_until_morning
+from allim.channels.sms import is_advertisement
 from allim.database.pool import Connection
 from allim.relay.outcomes import Outcome
 from allim.relay.policy import OpenPolicy
@@ -36,9 +37,7 @@ class QuietHours(OpenPolicy):
         self, tx: Connection, batch: Sequence[Work[Message]]
     ) -> Mapping[int, Outcome]:
         """Snooze what is advertising."""
-        advertising = [
-            work.id for work in batch if is_advertising(work.content.message, work.content.payload)
-        ]
+        advertising = [work.id for work in batch if is_advertisement(work.content)]
         if not advertising:
             return {}
         now = await self._now(tx)
