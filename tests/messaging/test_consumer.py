@@ -17,8 +17,9 @@ from allim.hub.operations import Operations
 from allim.messaging.consumer import Consumer
 from allim.messaging.dead_letters import DeadLetterCopier, DeadLetterCopies
 from allim.messaging.intake import Intake, Offer
-from allim.messaging.queue import MessageQueue
+from allim.messaging.queue import MessageQueue, Received
 from allim.messaging.queues import redrive
+from allim.messaging.tenants import TenantRequest, Tenants
 from tests.messaging.conftest import Queues, make_consumer
 from tests.messaging.money_rig import RETRY
 
@@ -277,6 +278,53 @@ async def test_a_job_among_the_dead_letters_goes_back_to_the_queue(queues: Queue
     assert [one.done for one in done] == [True]
     (back,) = await queues.jobs.receive(wait=1, visibility=60)
     assert back.body == body
+
+
+async def test_a_redriven_job_without_an_id_stays_known_by_its_first_message(
+    database: Database, queues: Queues, channels: Mapping[str, Channel]
+) -> None:
+    await queues.put(a_job(tenant_id=3))
+
+    async def buried() -> bool:
+        return bool(await queues.dead_letters())
+
+    async with running(make_consumer(database, queues, channels)):
+        await until(buried)
+    ((refused,),) = await database.fetch("SELECT message_id FROM refused_job")
+    assert len(await _shown(queues)) == 1
+    await Tenants(database).create(TenantRequest(id=3, name="의원"))
+
+    async def retry(_identity: int) -> str:
+        raise AssertionError("there is no delivery")
+
+    class Stubborn(MessageQueue):
+        """The dead letters where a redrive dies between its send and its delete."""
+
+        async def delete(self, receipts: Sequence[str]) -> Sequence[str]:
+            await self.hide(receipts, 0)
+            return receipts
+
+    dead = Stubborn(queues.dead._client, queues.dead.name, queues.dead.url)
+    for letters in (dead, queues.dead):
+        assert [one.done async for one in redrive(queues.jobs, letters, retry, limit=1)] == [True]
+
+    again = make_consumer(database, queues, channels)
+
+    async def taken() -> bool:
+        return again.taken.received >= 2 and await queues.waiting() == 0
+
+    async with running(again):
+        await until(taken)
+    assert [key for key, _, _ in await notifications(database)] == [f"sqs:{refused}"]
+    assert again.taken.replayed == 1
+    assert await database.fetch("SELECT FROM refused_job") == []
+
+
+async def _shown(queues: Queues) -> Sequence[Received]:
+    """The dead letters, which are to be had again at once."""
+    letters = await queues.dead.receive(wait=5, visibility=30)
+    await queues.dead.hide([letter.receipt for letter in letters], 0)
+    return letters
 
 
 def _letter(body: str) -> Any:

@@ -152,9 +152,9 @@ async def _show_letters(
     from allim.messaging.queues import peek, reasons_of
 
     found = await peek(await find_queue(client, settings.dead_letter_queue_name), count)
-    reasons = await reasons_of(database, [letter.message_id for letter in found])
+    reasons = await reasons_of(database, [letter.first_id for letter in found])
     for letter in found:
-        reason = letter.attributes.get("reason") or reasons.get(letter.message_id)
+        reason = letter.attributes.get("reason") or reasons.get(letter.first_id)
         what = letter.attributes.get("delivery_id")
         name = f"delivery {what}" if what else f"job in message {letter.message_id}"
         typer.echo(f"  {name}: {reason or 'no reason is on record'}")

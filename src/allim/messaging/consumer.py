@@ -195,8 +195,8 @@ class Consumer:
             done.append(message)
             self.taken.replayed += result.replayed
             self.taken.stored += not result.replayed
-            if message.receives > 1:
-                again.append(message.message_id)
+            if message.receives > 1 or message.first_id != message.message_id:
+                again.append(message.first_id)
         if again:
             await self._database.fetch(SQL["accepted"] + " RETURNING message_id", {"ids": again})
         await self._refuse(refused)
@@ -221,7 +221,7 @@ class Consumer:
                 await connection.execute(
                     SQL["refuse"],
                     {
-                        "message_id": message.message_id,
+                        "message_id": message.first_id,
                         "job_id": job_id,
                         "tenant_id": None if job is None else job.tenant_id,
                         "recipient": phone_of(message.body) if job is None else job.to,
@@ -255,8 +255,8 @@ class Consumer:
 
 
 def _job(message: Received) -> MessageJob:
-    """The job of a message; one that has no id of its own is known by its message's."""
+    """The job of a message; one that has no id of its own is known by its first message's."""
     job = read_job(message.body)
     if job.job_id is not None:
         return job
-    return job.model_copy(update={"job_id": message.message_id[:JOB_ID_LIMIT]})
+    return job.model_copy(update={"job_id": message.first_id[:JOB_ID_LIMIT]})

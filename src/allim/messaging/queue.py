@@ -16,6 +16,8 @@ ENTRIES = 10
 """The most entries that one call takes."""
 READ_GRACE_SECONDS = 10
 CONNECT_SECONDS = 5
+MESSAGE_ID = "message_id"
+"""The attribute of a redriven job that holds the id of its first message."""
 TRIES = 3
 """Calls that may safely be made again are, so often."""
 
@@ -43,6 +45,11 @@ class Received:
     body: str
     receives: int
     attributes: Mapping[str, str]
+
+    @property
+    def first_id(self) -> str:
+        """The id of the message that its job came by first; a redrive sends it in another."""
+        return self.attributes.get(MESSAGE_ID) or self.message_id
 
 
 @dataclass(frozen=True, slots=True)

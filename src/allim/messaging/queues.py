@@ -11,6 +11,7 @@ from pydantic_core import to_json
 from allim.database.pool import Database
 from allim.messaging.consumer import SQL as CONSUMER
 from allim.messaging.queue import (
+    MESSAGE_ID,
     Letter,
     MessageQueue,
     QueueError,
@@ -128,7 +129,9 @@ async def _redrive(
     delivery = letter.attributes.get("delivery_id")
     if delivery is not None:
         return await retry(int(delivery))
-    if failed := await queue.send([Letter(letter.body, letter.attributes)]):
+    # Queued again it gets another id; a job that has none of its own stays known by the first.
+    again = {MESSAGE_ID: letter.message_id, **letter.attributes}
+    if failed := await queue.send([Letter(letter.body, again)]):
         raise QueueError(f"queue {queue.name} refused it: {failed[0]}")
     return f"back on {queue.name}"
 
