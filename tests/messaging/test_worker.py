@@ -16,7 +16,7 @@ from allim.database.pool import Database
 from allim.messaging.cancellation import CancelRequest, Reservations
 from allim.messaging.immediate import SmsResult, asend_sms, send_sms
 from allim.messaging.tenants import TenantRequest, Tenants
-from allim.testing.solapi import FakeSolapi
+from allim.testing.solapi import FakeSolapi, Step
 from tests.messaging.conftest import Queues
 from tests.messaging.money_rig import AUDIT
 from tests.programs import allim, an_empty_directory, clean_environment, programs
@@ -152,6 +152,31 @@ async def test_a_text_is_sent_at_once_and_can_be_traced(
     assert f"group: {sent.group_id}" in ended.out
     assert "insufficient_balance: 테넌트 잔액이 부족해" in ended.out
     assert [row[0] for row in await database.fetch(AUDIT)] == []
+
+
+async def test_a_database_that_is_lost_after_the_send_makes_nobody_send_again(
+    database_url: str, database: Database
+) -> None:
+    name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
+    outside = psycopg.conninfo.make_conninfo(database_url, dbname="postgres")
+    async with FakeSolapi() as solapi:
+        sent = solapi.delay_of[Step.SEND] = asyncio.Event()
+        environment = Environment({**solapi.environment(), "DATABASE_URL": database_url})
+        sending = asyncio.create_task(asend_sms("01012345678", "한 번만", environment=environment))
+        await solapi.called(Step.SEND)
+        async with await psycopg.AsyncConnection.connect(outside, autocommit=True) as other:
+            await other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            await other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+            )
+            sent.set()
+            result = await sending
+            await other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+        assert (result.status, result.reason) == ("PROCESSING", "database_unavailable")
+        assert result.group_id == solapi.texts[0].group_id
+        assert result.message_id == solapi.texts[0].message_id
+        assert len(solapi.texts) == 1
 
 
 def _inside_a_loop(environment: Environment) -> SmsResult:

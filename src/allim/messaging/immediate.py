@@ -8,6 +8,7 @@ relay finishes the work.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Coroutine, Iterator
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar, Unpack
 from uuid import UUID, uuid4
 
-from allim.base.errors import RequestError
+from allim.base.errors import DatabaseUnavailable, RequestError
 from allim.base.settings import Environment
 from allim.channels.channel import Channel, Message
 from allim.channels.registry import close_channels, make_channels, make_http, make_services
@@ -37,6 +38,8 @@ from allim.relay.settlement import decide
 from allim.relay.work import Work
 
 SQL = Statements.load("allim.messaging", "immediate.sql")
+
+log = logging.getLogger("allim.messaging")
 
 SOURCE = "send-sms"
 GRACE_SECONDS = 30.0
@@ -92,6 +95,9 @@ def send_sms(
     failed in a way that may pass is tried again by a relay, if one runs. Blocks; on an event
     loop use `asend_sms`.
 
+    Where the database is lost once the text is stored, `reason` is `database_unavailable`: do not
+    send it again, a relay finds out what became of it and finishes it.
+
     Raises InvalidRequest naming every field that is wrong, ConfigurationError, DatabaseUnavailable
     (then nothing was sent).
     """
@@ -140,14 +146,20 @@ class _Now:
                 raise stored
             delivery = stored.deliveries[0].id
             await tx.execute(SQL["park"], {"id": delivery, "seconds": self._lease})
-        work, refusal = await self._claim(delivery)
-        if work is not None:
-            outcome = refusal or await self._guarded(work) or await self._call(work)
-            # What nobody knows is left to its lease: a relay asks Solapi for the group.
-            if outcome.kind is not OutcomeKind.UNKNOWN:
-                settlement = decide(work, outcome, self._channel.limits.retry)
-                await self._box.settle([settlement], self._policy)
-        return await self._standing(delivery)
+        outcome = None
+        try:
+            work, refusal = await self._claim(delivery)
+            if work is not None:
+                outcome = refusal or await self._guarded(work) or await self._call(work)
+                # What nobody knows is left to its lease: a relay asks Solapi for the group.
+                if outcome.kind is not OutcomeKind.UNKNOWN:
+                    settlement = decide(work, outcome, self._channel.limits.retry)
+                    await self._box.settle([settlement], self._policy)
+            return await self._standing(delivery)
+        except DatabaseUnavailable as gone:
+            # It is stored, and perhaps sent: an error would have the caller send it once more.
+            log.warning("delivery %d goes on when the database is back: %s", delivery, gone)
+            return _unsettled(stored.id, delivery, outcome, gone)
 
     async def _claim(self, delivery: int) -> tuple[Work[Message] | None, Outcome | None]:
         token, deadline = str(uuid4()), time.monotonic() + self._lease
@@ -192,6 +204,21 @@ class _Now:
         return SmsResult(
             notification, delivery, DeliveryStatus(status), group, message, code, error
         )
+
+
+def _unsettled(
+    notification: UUID, delivery: int, outcome: Outcome | None, gone: DatabaseUnavailable
+) -> SmsResult:
+    """What is known of a text whose end could not be written down."""
+    return SmsResult(
+        notification,
+        delivery,
+        DeliveryStatus.PENDING if outcome is None else DeliveryStatus.PROCESSING,
+        outcome.provider_id if outcome is not None else None,
+        outcome.provider_message_id if outcome is not None else None,
+        "database_unavailable",
+        str(gone),
+    )
 
 
 @contextmanager
