@@ -42,6 +42,13 @@ async def test_a_posted_message_is_queued_once(api: Api) -> None:
     assert first.json["id"] == again.json["id"]
     assert again.headers["Idempotency-Replayed"] == "true"
     assert other.json["code"] == "idempotency_mismatch"
+    assert other.json["detail"] == "the job id 'm-1' was used before, by another job"
+    odd = await api.post("/messages", json=JOB, headers={"Idempotency-Key": "a b"})
+    assert [one["place"] for one in odd.json["errors"]] == ["Idempotency-Key"]
+    keyed = [
+        await api.post("/messages", json=JOB, headers={"Idempotency-Key": "k-1"}) for _ in range(2)
+    ]
+    assert keyed[0].json["id"] == keyed[1].json["id"]
     shown = (await api.get(first.headers["Location"])).json
     (delivery,) = shown["deliveries"]
     assert (delivery["channel"], delivery["template_code"]) == ("ALIMTALK", "TP0")

@@ -152,7 +152,7 @@ async def test_another_job_under_a_used_id_is_refused_and_not_lost_in_silence(
         await until(refused)
 
     ((reason,),) = await database.fetch("SELECT reason FROM refused_job")
-    assert "idempotency_mismatch" in reason
+    assert reason == "idempotency_mismatch: the job id 'a' was used before, by another job"
 
 
 async def test_jobs_wait_for_the_database_and_a_stop_gives_them_back_at_once(

@@ -150,6 +150,7 @@ async def test_a_text_is_sent_at_once_and_can_be_traced(
     ended = await allim("trace", "+82 10-1234-5678", cwd=Path("/"), DATABASE_URL=database_url)
     assert ended.code == 0, ended.err
     assert f"group: {sent.group_id}" in ended.out
+    assert f"ACCEPTED  HTTP 200  group {sent.group_id}" in ended.out, "one line, also in a pipe"
     assert "insufficient_balance: 테넌트 잔액이 부족해" in ended.out
     assert [row[0] for row in await database.fetch(AUDIT)] == []
 

@@ -39,11 +39,14 @@ WHY = {
 
 def print_trace(view: TraceView, console: Console | None = None) -> None:
     """Print it, oldest first, times in Korea."""
-    out = console or Console(highlight=False)
+    # Soft wrapped: a line that is piped into another program stays one line.
+    out = console or Console(highlight=False, soft_wrap=True)
     if not (view.deliveries or view.refused_jobs or view.suppressions):
         out.print(f"{view.recipient}: nothing was ever sent, queued or refused", markup=False)
         return
-    out.print(f"{view.recipient}: {len(view.deliveries)} deliveries", markup=False)
+    count = len(view.deliveries)
+    word = "delivery" if count == 1 else "deliveries"
+    out.print(f"{view.recipient}: {count} {word}", markup=False)
     for suppression in view.suppressions:
         whose = (
             "every tenant" if suppression.tenant_id is None else f"tenant {suppression.tenant_id}"

@@ -37,6 +37,15 @@ _PLACES = {
 }
 
 
+class JobIdReused(IdempotencyMismatch):
+    """The job's id was used before, by another job."""
+
+    def __init__(self, job_id: str) -> None:
+        RequestError.__init__(
+            self, "idempotency_mismatch", f"the job id {job_id!r} was used before, by another job"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """A job and where it came from; `queue` is the queue that it was taken from."""
@@ -67,11 +76,14 @@ class Intake:
     async def post(self, offer: Offer, coalescer: Coalescer) -> Created:
         """Store one job, together with whatever else is being posted.
 
-        Raises InvalidRequest, IdempotencyMismatch, Overloaded, DatabaseUnavailable.
+        Raises InvalidRequest, JobIdReused, Overloaded, DatabaseUnavailable.
         """
         async with self._database.connection() as connection:
             tenants = await _senders(connection, [offer.job])
-        return await coalescer.store(self._prepared(offer, tenants))
+        try:
+            return await coalescer.store(self._prepared(offer, tenants))
+        except IdempotencyMismatch:
+            raise JobIdReused(offer.job.job_id or "") from None
 
     async def store(self, offers: Sequence[Offer]) -> Sequence[Created | RequestError]:
         """Store jobs in one transaction; for each what was stored, or why it never can be.
@@ -116,7 +128,10 @@ class Intake:
             answer: Any = converse(tx, lambda: create(prepared))
             stored = await answer
         answers = iter(stored)
-        return [result if result is not None else next(answers) for result in results]
+        return [
+            _told(offer, next(answers)) if result is None else result
+            for offer, result in zip(offers, results, strict=True)
+        ]
 
     def _prepared(self, offer: Offer, tenants: Mapping[int, SentBy]) -> Prepared:
         job = offer.job
@@ -145,6 +160,10 @@ class Intake:
 def job_key(job_id: str) -> str:
     """The idempotency key of a job's notification."""
     return f"sqs:{job_id}"
+
+
+def _told(offer: Offer, stored: Created | IdempotencyMismatch) -> Created | RequestError:
+    return stored if isinstance(stored, Created) else JobIdReused(offer.job.job_id or "")
 
 
 async def _senders(tx: Connection, jobs: Collection[MessageJob]) -> Mapping[int, SentBy]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
@@ -56,9 +57,7 @@ def message_routes(intake: Intake, coalescer: Coalescer) -> APIRouter:
     ) -> Any:
         job = _of_principal(body, principal)
         if job.job_id is None and idempotency_key is not None:
-            job = checked(
-                MessageJob.model_validate({**job.model_dump(), "job_id": idempotency_key})
-            )
+            job = job.model_copy(update={"job_id": _key(idempotency_key)})
         created = await intake.post(Offer(checked(job), source=SOURCE), coalescer)
         response.headers["Location"] = f"/notifications/{created.id}"
         if created.replayed:
@@ -132,6 +131,13 @@ def trace_routes(tracer: Tracer) -> APIRouter:
         return await tracer.trace(recipient, tenant=principal.tenant_id, limit=limit)
 
     return router
+
+
+def _key(given: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]+", given):
+        words = "must be printable ASCII without spaces"
+        raise InvalidRequest([FieldProblem("Idempotency-Key", "idempotency_key", words)])
+    return given
 
 
 def _of_principal(job: MessageJob, principal: Principal) -> MessageJob:
