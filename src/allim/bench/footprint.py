@@ -21,20 +21,22 @@ def run(stage: Stage, *, seconds: float = 10.0) -> Iterator[Figure]:
     for name, most in (("up", 150.0), ("relay", 90.0)):
         with stage.process("allim", name) as process:
             time.sleep(SETTLE_SECONDS)
-            before = _cpu_seconds(process.pid)
+            before = cpu_seconds(process.pid)
             time.sleep(seconds)
-            share = (_cpu_seconds(process.pid) - before) / seconds * 100
+            share = (cpu_seconds(process.pid) - before) / seconds * 100
             if process.poll() is not None:
                 raise RuntimeError(f"allim {name} ended with {process.returncode}")
-            yield at_most(CASE, f"allim {name}, resident", _resident(process.pid), "MB", most)
+            yield at_most(CASE, f"allim {name}, resident", resident(process.pid), "MB", most)
             yield at_most(CASE, f"allim {name}, idle", share, "% of a core", 1.0)
 
 
-def _resident(pid: int) -> float:
+def resident(pid: int) -> float:
+    """Resident memory of a process, in MB."""
     return float(_ps(pid, "rss")) / 1000
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has had, in seconds."""
     stat = Path(f"/proc/{pid}/stat")
     if sys.platform == "linux":
         fields = stat.read_text().rsplit(")", 1)[1].split()

@@ -16,6 +16,7 @@ from allim.bench import (
     publishing,
     sending,
     syncing,
+    texting,
     waking,
 )
 from allim.bench.figures import Figure
@@ -34,6 +35,7 @@ CASES: Mapping[str, Case] = {
     footprint.CASE: footprint.run,
     claiming.CASE: claiming.run,
     syncing.CASE: syncing.run,
+    texting.CASE: texting.run,
 }
 
 
