@@ -76,10 +76,9 @@ def _again(work: Work[Message], rig: SolapiRig) -> Work[Message]:
     return a_work(message, work.id)
 
 
-async def _until_known(rig: SolapiRig, work: Work[Message], tries: int = 30) -> Outcome:
+async def _until_known(rig: SolapiRig, work: Work[Message], *, doubtful: bool = False) -> Outcome:
     """What the engine does: send what was certainly not sent, ask for what is in doubt."""
-    doubtful = False
-    for _ in range(tries):
+    for _ in range(30):
         work = _again(work, rig)
         if doubtful:
             outcome = await rig.channel.reconcile(work)
@@ -288,6 +287,19 @@ async def test_a_send_that_came_too_late_finds_the_group_deleted() -> None:
         assert rig.solapi.texts == []
         assert {group.status for group in rig.solapi.groups.values()} == {"DELETED"}
     assert (outcome.kind, outcome.code) == (OutcomeKind.RETRY, "timeout")
+
+
+async def test_a_group_whose_deletion_is_not_confirmed_may_still_go_out() -> None:
+    async with solapi_rig(SMS_TIMEOUT_SECONDS="2") as rig:
+        rig.solapi.fail(Step.SEND, Fault.late())
+        rig.solapi.fail(Step.DELETE, *[Fault.status(503)] * 4)
+        (work,) = _works(1)
+        (outcome,) = await rig.send(work)
+        assert outcome.kind is OutcomeKind.UNKNOWN
+        rig.solapi.release()
+        known = await _until_known(rig, work, doubtful=True)
+        assert known.kind is OutcomeKind.ACCEPTED
+        assert list(rig.solapi.times_out().values()) == [1]
 
 
 async def test_while_nobody_answers_nothing_is_decided() -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from allim.base.errors import RequestError
+from allim.base.settings import Environment
 from allim.channels.channel import Channel
 from allim.database.pool import Database
+from allim.hub.creation import Created
 from allim.hub.operations import Operations
 from allim.messaging.consumer import Consumer
 from allim.messaging.dead_letters import DeadLetterCopier, DeadLetterCopies
+from allim.messaging.intake import Intake, Offer
 from allim.messaging.queue import MessageQueue
 from allim.messaging.queues import redrive
 from tests.messaging.conftest import Queues, make_consumer
@@ -292,3 +296,27 @@ async def _bury(database: Database, code: str) -> int:
     (work,) = claim.works
     await box.settle([decide(work, Outcome.refused(code), RETRY)], policy)
     return work.id
+
+
+async def test_a_bug_that_one_job_meets_does_not_take_the_others_with_it(
+    database: Database, queues: Queues, channels: Mapping[str, Channel]
+) -> None:
+    class Buggy(Intake):
+        async def store(self, offers: Sequence[Offer]) -> Sequence[Created | RequestError]:
+            if any(offer.job.job_id == "bug" for offer in offers):
+                raise ZeroDivisionError
+            return await super().store(offers)
+
+    consumer = Consumer(
+        queues.jobs, database, Buggy(database, channels, Environment({})), queues.settings
+    )
+    await queues.put(*[a_job(job_id=name) for name in ("a", "bug", "b", "c")])
+
+    async def buried() -> bool:
+        return len(await queues.dead_letters()) == 1
+
+    async with running(consumer):
+        await until(buried)
+
+    keys = [key for key, _, _ in await notifications(database)]
+    assert keys == ["sqs:a", "sqs:b", "sqs:c"]

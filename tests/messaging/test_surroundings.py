@@ -18,7 +18,7 @@ from allim.channels.channel import Channel
 from allim.database.pool import Database
 from allim.messaging import enqueue
 from allim.messaging.alerts import BalanceAlerts
-from allim.messaging.job import job_schema
+from allim.messaging.job import job_schema, make_job
 from allim.messaging.ledger import Low
 from allim.messaging.settings import BalanceSettings
 from allim.messaging.spot import watch_spot
@@ -105,7 +105,7 @@ def test_the_code_of_the_pages_runs(page: str, monkeypatch: pytest.MonkeyPatch) 
 
     def queue(**fields: Any) -> str:
         queued.append(fields)
-        return enqueue.make_job(**fields).identified().job_id or ""
+        return make_job(**fields).identified().job_id or ""
 
     monkeypatch.setattr(enqueue, "enqueue_sms", queue)
     text = (ROOT / "docs/how-to" / f"{page}.md").read_text()

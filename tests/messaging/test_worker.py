@@ -64,6 +64,9 @@ async def test_a_worker_that_is_killed_again_and_again_sends_every_job_once(
             **queues.environment,
             **solapi.environment(),
             "DATABASE_URL": database_url,
+            "SOLAPI_REPORT_POLL_SECONDS": "1",
+            "OUTBOX_RETRY_BASE_SECONDS": "0.5",
+            "OUTBOX_RETRY_MAX_SECONDS": "1",
             "SMS_TIMEOUT_SECONDS": "2",
             "ALIMTALK_TIMEOUT_SECONDS": "2",
             "DELIVERY_LEASE_SECONDS": "8",
@@ -163,6 +166,10 @@ async def test_the_commands_create_a_queue_and_a_stress_run_finds_every_message(
 ) -> None:
     settings = {**queues.environment, "DATABASE_URL": database_url}
     with an_empty_directory() as place:
+        unmade = await allim(
+            "doctor", cwd=place, **{**settings, "MESSAGING_SQS_QUEUE_NAME": "no-such-queue"}
+        )
+        assert "there is no no-such-queue and no no-such-queue-dlq" in unmade.out
         created = await allim("sqs", "create", cwd=place, **settings)
         assert created.code == 0, created.err
         assert created.out.count(queues.settings.messaging_sqs_queue_name) == 2
@@ -171,6 +178,8 @@ async def test_the_commands_create_a_queue_and_a_stress_run_finds_every_message(
         assert "nothing lost, nothing doubled" in run.out
         status = await allim("sqs", "status", cwd=place, **settings)
         assert " 0 waiting" in status.out
+        healthy = await allim("doctor", cwd=place, **settings)
+        assert f"{queues.settings.messaging_sqs_queue_name}: 0 waiting" in healthy.out
         live = await allim(
             "stress",
             cwd=place,

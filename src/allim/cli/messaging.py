@@ -83,9 +83,14 @@ async def _trace(database: Database, recipient: str, limit: int) -> TraceView:
 
 
 @sqs.command("create")
-def sqs_create() -> None:
-    """Create the queue, its dead letters and the redrive between them, or set them right."""
-    environment, _ = start(quiet=True)
+def sqs_create(
+    region: Annotated[str | None, typer.Argument(help="Where.  [AWS_REGION]")] = None,
+) -> None:
+    """Create the queue, its dead letters and the redrive between them, or set them right.
+
+    `allim sqs create ap-northeast-2`
+    """
+    environment, _ = start({"AWS_REGION": region}, quiet=True)
     from allim.messaging.queue import sqs_client
     from allim.messaging.queues import create_queues
     from allim.messaging.settings import QueueSettings

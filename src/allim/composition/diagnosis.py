@@ -38,6 +38,14 @@ SKEW_SECONDS = 2.0
 LATE_SECONDS = 60.0
 DIAGNOSE_SECONDS = 60.0
 
+QUEUE_IN_USE = (
+    "MESSAGING_SQS_QUEUE_NAME",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_SQS",
+    "MESSAGING_SPOT_WATCH",
+)
+"""Settings of which each says that jobs come by SQS."""
+
 RELAYS: LiteralString = """
 SELECT count(*) FROM pg_stat_activity
  WHERE datname = current_database() AND application_name = 'allim listener'
@@ -88,7 +96,8 @@ async def examine(store: Store, environment: Environment) -> AsyncIterator[Findi
         return
     try:
         yield good("database", f"reachable: {store.shown}")
-        for check in (_server, _schema, _clock, _disk, _keys, _deliveries, _events, _schedules):
+        checks = (_server, _schema, _clock, _disk, _keys, _deliveries, _events, _schedules, _queue)
+        for check in checks:
             for finding in await _guarded(check, store, environment, database):
                 yield finding
         async with open_channels(database, environment, print_line=lambda _line: None) as ways:
@@ -288,6 +297,32 @@ async def _events(_store: Store, environment: Environment, database: Database) -
         findings.append(
             note("events", f"dead letters: {backlog.dead}", "see `allim events list --status DEAD`")
         )
+    return findings
+
+
+async def _queue(_store: Store, environment: Environment, database: Database) -> Sequence[Finding]:
+    """The queue of messaging jobs, where the settings say anything of one."""
+    from allim.messaging.queue import sqs_client
+    from allim.messaging.queues import queue_state
+    from allim.messaging.settings import QueueSettings
+
+    if not any(environment.get(name) for name in QUEUE_IN_USE):
+        return []
+    settings = environment.read(QueueSettings)
+    name, dead_name = settings.messaging_sqs_queue_name, settings.dead_letter_queue_name
+    async with sqs_client(settings) as client:
+        jobs, dead = await queue_state(client, name), await queue_state(client, dead_name)
+    missing = [each for each, state in ((name, jobs), (dead_name, dead)) if state is None]
+    if jobs is None or dead is None:
+        words = f"there is no {' and no '.join(missing)} in {settings.aws_region}"
+        return [wrong("queue", words, "run `allim sqs create`, or set MESSAGING_SQS_QUEUE_NAME")]
+    findings = [good("queue", f"{name}: {jobs.waiting} waiting, {jobs.in_flight} in flight")]
+    if dead_name not in jobs.redrive:
+        words = f"{name} does not give to {dead_name} what cannot be taken"
+        findings.append(wrong("queue", words, "run `allim sqs create`: it sets the queue right"))
+    if dead.waiting:
+        words = f"{dead.waiting} dead letters in {dead_name}"
+        findings.append(note("queue", words, "see `allim sqs status`"))
     return findings
 
 

@@ -160,6 +160,16 @@ class Consumer:
                 return await self._store_once(messages)
             except DatabaseUnavailable as error:
                 log.warning("jobs wait for the database: %s", error)
+            except Exception:
+                # The consumer's boundary (a bug that one job meets): the others must not share
+                # its end, and what cannot be taken is the redrive's.
+                log.exception("%d jobs could not be taken", len(messages))
+                if len(messages) == 1:
+                    return ()
+                done: list[Received] = []
+                for message in messages:
+                    done += await self._store([message]) or ()
+                return done
             await self._rest(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
             if self._stopping.is_set():

@@ -42,6 +42,14 @@ SOURCE = "send-sms"
 GRACE_SECONDS = 30.0
 """By which the lease is longer than the call, and after which a relay takes over."""
 
+SOURCES = (
+    "DJANGO_SETTINGS_MODULE",
+    "CANCELLATION_FUNCTION",
+    "CANCELLATION_SQL",
+    "CANCELLATION_URL",
+)
+"""Where cancellations are looked up: of no concern to a text that is for no reservation."""
+
 Result = TypeVar("Result")
 
 
@@ -96,6 +104,8 @@ async def asend_sms(
     """`send_sms` for callers on an event loop."""
     job = make_job(to=to, text=text, message_mode="sms", **more).identified()
     environment = environment or Environment.of_process()
+    if job.reservation_id is None:
+        environment = environment.replacing(**dict.fromkeys(SOURCES, ""))
     with _database_url(environment) as url:
         http = make_http(environment)
         async with Database(url, name="allim send_sms", max_size=4) as database:

@@ -149,7 +149,7 @@ class ReceiptCheck:
                 # The loop's own boundary: a bug must not end the taking in of reports.
                 log.exception("reports could not be taken in")
             try:
-                async with asyncio.timeout(LOOK_SECONDS):
+                async with asyncio.timeout(min(LOOK_SECONDS, self._poll or LOOK_SECONDS)):
                     await self._woken.wait()
             except TimeoutError:
                 continue

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 PATIENCE_SECONDS = 60.0
+TRIES = 3
 REGION = "ap-northeast-2"
 
 
@@ -41,31 +42,39 @@ class SqsServer:
 @contextmanager
 def sqs_server() -> Iterator[SqsServer]:
     """Start one on a free port; it answers when this returns."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "MOTO_PORT": str(port)},
-    )
-    url = f"http://127.0.0.1:{port}"
+    process, url = _started()
     try:
-        _wait_for(url, process)
         yield SqsServer(url)
     finally:
         process.terminate()
         process.wait(timeout=PATIENCE_SECONDS)
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+def _started() -> tuple[subprocess.Popen[bytes], str]:
+    for _ in range(TRIES):
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "MOTO_PORT": str(port)},
+        )
+        url = f"http://127.0.0.1:{port}"
+        if _answers(url, process):
+            return process, url
+        process.kill()
+        process.wait()
+    raise RuntimeError("moto_server does not answer: is moto[server] installed?")
+
+
+def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
+    """Whether it came up; not where somebody else took its port meanwhile."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"moto_server ended with {process.returncode}")
+    while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(f"{url}/moto-api/data.json", timeout=5.0):  # noqa: S310
-                return
+                return process.poll() is None
         except (urllib.error.URLError, OSError):
             time.sleep(0.05)
-    raise RuntimeError("moto_server does not answer")
+    return False

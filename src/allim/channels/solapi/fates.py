@@ -17,7 +17,7 @@ CALL_SHARE = 0.4
 """Share of a send's time that one call may take, so that time is left to ask what became of it."""
 LEAST_SECONDS = 0.05
 LOOKS = 4
-KEPT = 1000
+KEPT = 32
 
 log = structlog.get_logger("allim.channels.solapi")
 
