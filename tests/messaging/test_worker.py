@@ -86,8 +86,12 @@ async def test_a_worker_that_is_killed_again_and_again_sends_every_job_once(
                     await _something_new(solapi, turn)
                     await worker.kill()
                 await queues.put(*bodies[:10])
+                settings["ALLIM_RELAY_METRICS_PORT"] = "0"
                 last = await start("messaging-worker", until="consuming", **settings)
                 await _all_final(database_url)
+                shown = str((await last.says("metrics on"))["event"]).split(" ")[2]
+                async with last.session.get(shown) as answer:
+                    assert 'allim_queue_jobs_total{result="stored"}' in await answer.text()
                 assert await last.terminate() == 0
 
     found = await states(database_url)

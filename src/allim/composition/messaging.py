@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from allim.base.errors import ConfigurationError
 from allim.base.logging import LogWriter
@@ -13,7 +16,8 @@ from allim.base.settings import Environment
 from allim.base.tasks import cancel_and_wait
 from allim.composition.delivering import Wakes, Ways, open_channels
 from allim.composition.opening import Store, connected
-from allim.composition.running import Stop, relaying, together
+from allim.composition.running import Stop, relaying, showing, together
+from allim.composition.watching import Watch
 from allim.database.pool import Database
 from allim.database.wakes import Waker
 from allim.messaging.consumer import Consumer
@@ -33,6 +37,9 @@ async def run_consume(store: Store, environment: Environment, writer: LogWriter)
         wakes = Wakes(await stack.enter_async_context(Waker(database)))
         ways = await stack.enter_async_context(open_channels(database, environment))
         consuming = await stack.enter_async_context(_consuming(database, ways, environment, wakes))
+        watch = await stack.enter_async_context(Watch(database, ways.channels, writer))
+        watch.registry.register(JobFigures(consuming.consumer))
+        await stack.enter_async_context(showing(environment, watch.registry, database))
         await stack.enter_async_context(_watching_spot(environment, consuming.stop))
         await together(consuming.stop, consuming.run())
 
@@ -48,6 +55,7 @@ async def run_messaging_worker(
         consuming = await stack.enter_async_context(
             _consuming(relay.database, relay.ways, environment, relay.wakes)
         )
+        relay.registry.register(JobFigures(consuming.consumer))
 
         def stop() -> None:
             consuming.stop()
@@ -57,21 +65,44 @@ async def run_messaging_worker(
         await together(stop, consuming.run(), relay.relay.run())
 
 
+class JobFigures(Collector):
+    """What became of the jobs that this process received."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+
+    def collect(self) -> Iterable[Metric]:
+        """Two counters."""
+        taken = self._consumer.taken
+        jobs = CounterMetricFamily(
+            "allim_queue_jobs",
+            "Jobs received from the queue: stored, replayed (known before) or refused.",
+            labels=["result"],
+        )
+        jobs.add_metric(["stored"], taken.stored)
+        jobs.add_metric(["replayed"], taken.replayed)
+        jobs.add_metric(["refused"], taken.refused)
+        yield jobs
+        yield CounterMetricFamily(
+            "allim_queue_receives", "Calls that asked the queue for jobs.", value=taken.calls
+        )
+
+
 class _Consuming:
     """A consumer, and the copier of dead letters beside it."""
 
     def __init__(self, consumer: Consumer, copier: DeadLetterCopier) -> None:
-        self._consumer = consumer
+        self.consumer = consumer
         self._copier = copier
         self._copying_ends = asyncio.Event()
 
     def stop(self) -> None:
-        self._consumer.stop()
+        self.consumer.stop()
 
     async def run(self) -> None:
         copying = asyncio.create_task(self._copier.run(self._copying_ends))
         try:
-            await self._consumer.run()
+            await self.consumer.run()
         finally:
             self._copying_ends.set()
             await asyncio.wait([copying], timeout=5.0)

@@ -84,6 +84,7 @@ class Relaying:
     ways: Ways
     wakes: Wakes
     relay: Relay[Message]
+    registry: CollectorRegistry
 
 
 async def run_relay(
@@ -110,16 +111,7 @@ async def relaying(
         wakes = Wakes(await stack.enter_async_context(Waker(database)), signal)
         ways = await stack.enter_async_context(open_channels(database, environment))
         watch = await stack.enter_async_context(Watch(database, ways.channels, writer))
-        settings = environment.read(RelaySettings)
-        if settings.allim_relay_metrics_port is not None:
-            await stack.enter_async_context(
-                serve_metrics(
-                    settings.allim_relay_metrics_host,
-                    settings.allim_relay_metrics_port,
-                    watch.registry,
-                    database,
-                )
-            )
+        await stack.enter_async_context(showing(environment, watch.registry, database))
         rules = await stack.enter_async_context(
             messaging_policies(database, ways.channels, environment)
         )
@@ -137,7 +129,21 @@ async def relaying(
             taking_in_reports(database, ways.channels, environment, signal, wakes)
         )
         await stack.enter_async_context(listening(database, signal, wakes))
-        yield Relaying(database, ways, wakes, relay)
+        yield Relaying(database, ways, wakes, relay, watch.registry)
+
+
+@asynccontextmanager
+async def showing(
+    environment: Environment, registry: CollectorRegistry, database: Database
+) -> AsyncIterator[None]:
+    """The small port for metrics and health, where the settings ask for one."""
+    settings = environment.read(RelaySettings)
+    if settings.allim_relay_metrics_port is None:
+        yield
+        return
+    host, port = settings.allim_relay_metrics_host, settings.allim_relay_metrics_port
+    async with serve_metrics(host, port, registry, database):
+        yield
 
 
 async def _api(
