@@ -327,6 +327,16 @@ async def test_whoever_broke_off_the_call_itself_can_ask_for_its_group() -> None
     assert outcome.kind is OutcomeKind.ACCEPTED
 
 
+async def test_a_key_that_is_revoked_before_the_send_leaves_no_doubt() -> None:
+    async with solapi_rig() as rig:
+        refused = Fault.status(403, "InvalidAPIKey")
+        rig.solapi.fail(Step.SEND, refused)
+        rig.solapi.fail(Step.GROUP, refused)
+        rig.solapi.fail(Step.DELETE, refused)
+        (outcome,) = await rig.send(_works(1)[0])
+    assert (outcome.kind, outcome.code) == (OutcomeKind.REFUSED, "InvalidAPIKey")
+
+
 @pytest.mark.parametrize("code", ["GroupInProcessing", "AlreadySent", "ScheduledGroup"])
 async def test_sent_before_is_sent(code: str) -> None:
     async with solapi_rig() as rig:

@@ -20,7 +20,7 @@ INBOX = """
 INSERT INTO receipt_inbox (provider_id, due_at)
 SELECT 'G' || n, now() + n * interval '1 second' FROM generate_series(1, 5000) AS n
 """
-STATEMENTS = {
+STATEMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "miss": ({"channels": ["SMS"], "patience": 60.0}, "delivery_unreceipted"),
     "take": ({"limit": 50, "pause": 60.0}, "receipt_inbox_due"),
     "waiting_in": ({"groups": ["G1", "G2"]}, "delivery_provider"),

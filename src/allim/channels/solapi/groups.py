@@ -203,7 +203,8 @@ class GroupSender:
         try:
             await self._client.send_group(group_id, timeout=self._fates.left(deadline))
         except SolapiFailure as failure:
-            if failure.stage in (Stage.NO_BALANCE, Stage.NOT_NOW, Stage.SKEWED):
+            # 400 may mean that the group was sent, or deleted, by somebody else.
+            if failure.stage is not Stage.UNSEEN and failure.status != 400:
                 await self._fates.discard(group_id, deadline)
                 return _all(letters, self._not_sent(failure))
             return await self._after_doubt(group_id, letters, failure, deadline)
