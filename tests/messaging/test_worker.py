@@ -6,15 +6,19 @@ import asyncio
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psycopg
 from psycopg.rows import dict_row
 
 from allim.base.settings import Environment
+from allim.channels.channel import Channel
 from allim.database.pool import Database
 from allim.messaging.cancellation import CancelRequest, Reservations
 from allim.messaging.immediate import SmsResult, asend_sms, send_sms
+from allim.messaging.intake import Intake, Offer
+from allim.messaging.job import make_job
 from allim.messaging.tenants import TenantRequest, Tenants
 from allim.testing.solapi import FakeSolapi, Step
 from tests.messaging.conftest import Queues
@@ -86,8 +90,12 @@ async def test_a_worker_that_is_killed_again_and_again_sends_every_job_once(
                     await _something_new(solapi, turn)
                     await worker.kill()
                 await queues.put(*bodies[:10])
+                settings["ALLIM_RELAY_METRICS_PORT"] = "0"
                 last = await start("messaging-worker", until="consuming", **settings)
                 await _all_final(database_url)
+                shown = str((await last.says("metrics on"))["event"]).split(" ")[2]
+                async with last.session.get(shown) as answer:
+                    assert 'allim_queue_jobs_total{result="stored"}' in await answer.text()
                 assert await last.terminate() == 0
 
     found = await states(database_url)
@@ -257,3 +265,59 @@ async def test_a_producer_queues_from_plain_code_and_from_a_loop(queues: Queues)
         "job_id": "sync-1",
     }
     assert jobs[second]["to"] == "01012345678"
+
+
+async def test_an_alimtalk_reported_as_failed_is_refunded_and_an_sms_goes_in_its_place(
+    database_url: str, database: Database, channels: Mapping[str, Channel]
+) -> None:
+    await Tenants(database).create(
+        TenantRequest(id=1, name="의원", balance=20, kakao_pf_id="PF1", sender="0299998888")
+    )
+    job = make_job(
+        to="01012345678",
+        text="예약되었습니다",
+        tenant_id=1,
+        message_mode="both",
+        template_id="TP1",
+        job_id="both-1",
+    )
+    await Intake(database, channels, Environment({})).store([Offer(job, source="test")])
+    async with FakeSolapi() as solapi:
+        with an_empty_directory() as place:
+            async with programs(place) as start:
+                await start(
+                    "relay",
+                    until="database",
+                    **solapi.environment(),
+                    DATABASE_URL=database_url,
+                    SOLAPI_REPORT_POLL_SECONDS="1",
+                )
+                await _until(lambda: len(solapi.texts) == 1)
+                solapi.report("3104")
+                await _until(lambda: len(solapi.texts) == 2)
+                solapi.report()
+
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    while (await states(database_url))[-1]["status"] != "SUCCESS":
+                        await asyncio.sleep(0.1)
+
+    alimtalk, text = solapi.texts
+    assert alimtalk.body["kakaoOptions"]["pfId"] == "PF1"
+    assert alimtalk.body["kakaoOptions"]["disableSms"] is True
+    assert (text.body["type"], text.body["from"]) == ("SMS", "0299998888")
+    found = await states(database_url)
+    assert [row["status"] for row in found] == ["DEAD", "SUCCESS"]
+    rows = (await Tenants(database).ledger(1, month=None)).items
+    assert [(row.kind, row.message_kind, row.amount) for row in reversed(rows)] == [
+        ("opening", None, 20),
+        ("debit", "ALIMTALK", -15),
+        ("refund", "ALIMTALK", 15),
+        ("debit", "SMS", -20),
+    ]
+    assert [row[0] for row in await database.fetch(AUDIT)] == []
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.02)

@@ -18,7 +18,8 @@ def doctor() -> None:
     Exit code 0 when nothing is wrong, else 1. Sends nothing to anybody.
     """
     environment, _ = start(quiet=True)
-    from allim.composition.diagnosis import Verdict, examine
+    from allim.composition.diagnosis.examination import examine
+    from allim.composition.diagnosis.findings import Verdict
     from allim.composition.opening import open_store
 
     async def run() -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from allim.base.errors import ConfigurationError
 from allim.base.settings import Environment
@@ -33,11 +36,10 @@ async def consuming(base: Foundation) -> AsyncIterator[Part]:
         except QueueError as error:
             raise ConfigurationError(str(error)) from error
         intake = Intake(base.database, base.channels, base.environment, base.wakes)
-        consumer = _Consuming(
-            Consumer(queue, base.database, intake, settings),
-            DeadLetterCopier(base.database, dead_letters),
-        )
-        yield Part(consumer.run, consumer.stop)
+        consumer = Consumer(queue, base.database, intake, settings)
+        base.watch.registry.register(_JobFigures(consumer))
+        both = _Consuming(consumer, DeadLetterCopier(base.database, dead_letters))
+        yield Part(both.run, both.stop)
 
 
 @asynccontextmanager
@@ -57,6 +59,29 @@ async def watching_spot(environment: Environment, *parts: Part) -> AsyncIterator
         yield
     finally:
         await cancel_and_wait(watching)
+
+
+class _JobFigures(Collector):
+    """What became of the jobs that this process received."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+
+    def collect(self) -> Iterable[Metric]:
+        """Two counters."""
+        taken = self._consumer.taken
+        jobs = CounterMetricFamily(
+            "allim_queue_jobs",
+            "Jobs received from the queue: stored, replayed (known before) or refused.",
+            labels=["result"],
+        )
+        jobs.add_metric(["stored"], taken.stored)
+        jobs.add_metric(["replayed"], taken.replayed)
+        jobs.add_metric(["refused"], taken.refused)
+        yield jobs
+        yield CounterMetricFamily(
+            "allim_queue_receives", "Calls that asked the queue for jobs.", value=taken.calls
+        )
 
 
 class _Consuming:

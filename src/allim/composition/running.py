@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 
 from allim.base.logging import LogWriter
 from allim.base.settings import Environment
 from allim.composition.delivering import delivering
-from allim.composition.foundation import foundation
+from allim.composition.foundation import Foundation, foundation
 from allim.composition.opening import Store
 from allim.composition.parts import Part, together
 from allim.composition.publishing import publishing
@@ -67,16 +67,7 @@ async def run_relay(
         base = await stack.enter_async_context(
             foundation(store, environment, writer, "allim relay")
         )
-        settings = environment.read(RelaySettings)
-        if settings.allim_relay_metrics_port is not None:
-            await stack.enter_async_context(
-                serve_metrics(
-                    settings.allim_relay_metrics_host,
-                    settings.allim_relay_metrics_port,
-                    base.watch.registry,
-                    base.database,
-                )
-            )
+        await stack.enter_async_context(_showing(base))
         parts: list[Part] = []
         if deliveries:
             parts.append(await stack.enter_async_context(delivering(base, only=channels)))
@@ -107,6 +98,7 @@ async def run_consume(store: Store, environment: Environment, writer: LogWriter)
         base = await stack.enter_async_context(
             foundation(store, environment, writer, "allim consume")
         )
+        await stack.enter_async_context(_showing(base))
         consumer = await stack.enter_async_context(consuming(base))
         await stack.enter_async_context(watching_spot(environment, consumer))
         await together(consumer)
@@ -122,8 +114,22 @@ async def run_messaging_worker(
         base = await stack.enter_async_context(
             foundation(store, environment, writer, "allim messaging-worker")
         )
+        await stack.enter_async_context(_showing(base))
         relay = await stack.enter_async_context(delivering(base, only=channels))
         consumer = await stack.enter_async_context(consuming(base))
         await stack.enter_async_context(watching_spot(environment, consumer, relay))
         await stack.enter_async_context(listening(base.database, base.signal, base.wakes))
         await together(consumer, relay)
+
+
+def _showing(base: Foundation) -> AbstractAsyncContextManager[None]:
+    """The small port for metrics and health, where the settings ask for one."""
+    settings = base.environment.read(RelaySettings)
+    if settings.allim_relay_metrics_port is None:
+        return nullcontext()
+    return serve_metrics(
+        settings.allim_relay_metrics_host,
+        settings.allim_relay_metrics_port,
+        base.watch.registry,
+        base.database,
+    )

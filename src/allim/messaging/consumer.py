@@ -26,6 +26,8 @@ SQL = Statements.load("allim.messaging", "consumer.sql")
 log = logging.getLogger("allim.messaging.consumer")
 
 SOURCE = "sqs"
+MANY = 5
+"""So many in one poll say that there are more. SQS seldom gives all ten that it could."""
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 20.0
 POLL_GRACE_SECONDS = 1.0
@@ -82,7 +84,7 @@ class Consumer:
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
                 continue
             await self._take(messages)
-            if len(messages) > 1:
+            if len(messages) >= MANY:
                 # There may be more: several at a time take it until one comes back with little.
                 await asyncio.gather(*(self._drain() for _ in range(self._concurrency)))
         log.info("consumed %d jobs of %s", self.taken.stored, self._queue.name)
@@ -104,7 +106,7 @@ class Consumer:
                 log.warning("%s", error)
                 return
             await self._take(messages)
-            if len(messages) <= 1:
+            if len(messages) < MANY:
                 return
 
     async def _poll(self) -> Sequence[Received]:

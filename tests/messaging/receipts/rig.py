@@ -141,7 +141,9 @@ class ReportsRig:
         )
 
     async def inbox_rows(self) -> list[dict[str, Any]]:
-        return await self._rows("SELECT *, due_at - now() AS wait FROM receipt_inbox")
+        return await self._rows(
+            "SELECT *, due_at - now() AS wait, due_at - asked_at AS pause FROM receipt_inbox"
+        )
 
     async def _rows(self, statement: str) -> list[dict[str, Any]]:
         async with self.database.connection() as connection:

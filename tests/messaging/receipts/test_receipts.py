@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -64,7 +65,7 @@ async def test_a_group_is_asked_once_and_each_message_gets_its_end(rig: ReportsR
     assert "LOG" in rig.woken
     (row,) = await rig.inbox_rows()
     assert row["asked"] == 1
-    assert 50 < row["wait"].total_seconds() <= 60
+    assert round(row["pause"].total_seconds()) == 60
 
     rig.solapi.report()
     await rig.make_due()
@@ -181,9 +182,8 @@ async def test_what_nobody_reports_is_asked_for_later_each_time(rig: ReportsRig)
     for _ in range(8):
         await rig.make_due()
         assert await check.look() == 1
-        waits.append((await rig.inbox_rows())[0]["wait"].total_seconds())
-    assert [round(wait, -1) for wait in waits[:4]] == [60, 120, 240, 480]
-    assert 3500 < waits[-1] <= 3600
+        waits.append(round((await rig.inbox_rows())[0]["pause"].total_seconds()))
+    assert waits == [60, 120, 240, 480, 960, 1920, 3600, 3600]
     rig.solapi.report()
     await rig.make_due()
     await check.look()
@@ -248,10 +248,11 @@ async def test_however_often_a_group_is_spoken_of_it_is_asked_for_every_two_seco
 ) -> None:
     await rig.accepted(ONE)
     check = rig.check()
+    began = time.monotonic()
     for _ in range(5):
         await rig.hear_of_all()
         await check.look()
-    assert rig.solapi.count(Step.MESSAGES) <= 2
+    assert rig.solapi.count(Step.MESSAGES) <= 1 + (time.monotonic() - began) // 2
     (row,) = await rig.inbox_rows()
     assert row["wait"].total_seconds() <= 2
 

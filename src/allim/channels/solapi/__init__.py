@@ -1,4 +1,4 @@
 """Solapi (solapi.com): texts and Alimtalk by its group API, which can be asked what became of them.
 
-What is known of it, and from where: docs/explanation and the module of each part.
+How a group is sent, and what is done in doubt: `groups.py` and `fates.py`.
 """

@@ -1,0 +1,1 @@
+"""What `allim doctor` looks into."""

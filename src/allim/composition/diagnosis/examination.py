@@ -1,0 +1,84 @@
+"""What `allim doctor` looks into: every connection, and what an operator should know of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from allim.base.errors import AllimError
+from allim.base.settings import Environment
+from allim.composition.diagnosis.database_checks import (
+    check_clock,
+    check_disk,
+    check_keys,
+    check_schema_number,
+    check_server,
+)
+from allim.composition.diagnosis.feature_checks import (
+    check_channel,
+    check_deliveries,
+    check_events,
+    check_lease,
+    check_lms,
+    check_queue,
+    check_schedules,
+)
+from allim.composition.diagnosis.findings import Finding, good, wrong
+from allim.composition.opening import Store
+from allim.composition.ways import open_channels
+from allim.database.pool import Database
+
+
+async def examine(store: Store, environment: Environment) -> AsyncIterator[Finding]:
+    """Look into everything, one finding after the other."""
+    try:
+        # A first look without the pool's patience.
+        database = Database(store.url, name="allim doctor", max_size=4)
+        await database.open()
+    except AllimError as error:
+        yield wrong("database", f"{store.shown}: {error}", "check DATABASE_URL and the server")
+        return
+    try:
+        yield good("database", f"reachable: {store.shown}")
+        for check in CHECKS:
+            for finding in await _guarded(check, store, environment, database):
+                yield finding
+        async with open_channels(database, environment, print_line=lambda _line: None) as ways:
+            findings = [
+                *check_lease(ways.channels.values(), environment),
+                *await asyncio.gather(*map(check_channel, ways.channels.values())),
+            ]
+        for finding in findings:
+            yield finding
+        for finding in await check_lms(environment):
+            yield finding
+    finally:
+        await database.close()
+
+
+Check = Callable[[Store, Environment, Database], Awaitable[Sequence[Finding]]]
+
+CHECKS: Sequence[Check] = (
+    check_server,
+    check_schema_number,
+    check_clock,
+    check_disk,
+    check_keys,
+    check_deliveries,
+    check_events,
+    check_schedules,
+    check_queue,
+)
+
+
+async def _guarded(
+    check: Check, store: Store, environment: Environment, database: Database
+) -> Sequence[Finding]:
+    about = check.__name__.removeprefix("check_").partition("_")[0]
+    try:
+        return await check(store, environment, database)
+    except AllimError as error:
+        return [wrong(about, str(error), "see above")]
+    except Exception as error:
+        # The doctor's own boundary: one check that fails must not hide the others' findings.
+        return [wrong(about, f"could not be checked: {error!r}", "run `allim migrate` first")]
