@@ -89,6 +89,12 @@ def test_alimtalk_alone_has_no_fallback_and_needs_channel_and_template() -> None
     assert own["template_code"] == "TP9"
 
 
+def test_a_mock_asks_for_no_template() -> None:
+    job = make_job(to="01012345678", text="안녕", message_mode="alimtalk")
+    (printed,) = plan(job, SentBy(), source="t", is_mock=True)["deliveries"]
+    assert (printed["channel"], printed["template_code"]) == ("ALIMTALK", None)
+
+
 def test_the_door_names_everything_that_is_wrong() -> None:
     with pytest.raises(InvalidRequest) as refused:
         make_job(

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from allim.base.errors import FieldProblem, IdempotencyMismatch, InvalidRequest, RequestError
 from allim.base.settings import Environment
 from allim.base.validation import invalid_body
+from allim.channels.alimtalk import NAME as ALIMTALK
 from allim.channels.alimtalk import AlimtalkSettings
 from allim.channels.channel import Channel
 from allim.database.pool import Connection, Database
@@ -69,6 +70,7 @@ class Intake:
         self._database = database
         self._channels = channels
         self._on_commit = on_commit
+        self._is_mock = channels[ALIMTALK].configured().mode == "mock"
         self._defaults = SentBy(
             pf_id=defaults.solapi_kakao_pf_id, template_id=defaults.solapi_kakao_template_id
         )
@@ -142,7 +144,13 @@ class Intake:
                     [FieldProblem("/tenant_id", "unknown_tenant", "there is no such tenant")]
                 )
             own = tenants[job.tenant_id]
-        fields = plan(job, own.over(self._defaults), source=offer.source, queue=offer.queue)
+        fields = plan(
+            job,
+            own.over(self._defaults),
+            source=offer.source,
+            queue=offer.queue,
+            is_mock=self._is_mock,
+        )
         try:
             request = NotificationRequest.model_validate(fields, strict=False)
             return prepare(

@@ -40,13 +40,19 @@ class SentBy:
 
 
 def plan(
-    job: MessageJob, sent_by: SentBy, *, source: str, queue: str | None = None
+    job: MessageJob,
+    sent_by: SentBy,
+    *,
+    source: str,
+    queue: str | None = None,
+    is_mock: bool = False,
 ) -> dict[str, Any]:
     """The fields of the job's notification.
 
     `both` is an Alimtalk delivery with an SMS fallback, so that a report of failure runs it too;
     without a Kakao channel or a template it is an SMS at once, and `data.straight_to_sms` says
-    why. `alimtalk` without them is refused. `sent_by` is what the tenant and the settings give.
+    why. `alimtalk` without them is refused, unless it is only printed (`is_mock`). `sent_by` is
+    what the tenant and the settings give.
 
     Raises InvalidRequest.
     """
@@ -56,7 +62,7 @@ def plan(
         for reason, value in ((NO_PF_ID, sent_by.pf_id), (NO_TEMPLATE, template))
         if not value
     ]
-    if job.mode is MessageMode.ALIMTALK and missing:
+    if job.mode is MessageMode.ALIMTALK and missing and not is_mock:
         places = {NO_PF_ID: "/tenant_id", NO_TEMPLATE: "/template_id"}
         raise InvalidRequest(
             [FieldProblem(places[reason], reason, _WORDS[reason]) for reason in missing]
@@ -70,7 +76,7 @@ def plan(
         data[RESERVATION] = job.reservation_id
     if job.mode is MessageMode.SMS:
         delivery = _sms(job, sent_by)
-    elif missing:
+    elif missing and job.mode is MessageMode.BOTH:
         data["straight_to_sms"] = "; ".join(_WORDS[reason] for reason in missing)
         delivery = _sms(job, sent_by)
     else:
