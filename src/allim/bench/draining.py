@@ -128,10 +128,11 @@ def wait_until_settled(stage: Stage, deliveries: int, seconds: float = 120.0) ->
     raise TimeoutError(f"not settled within {seconds:g} s: {states}")
 
 
-def settled_per_second(stage: Stage) -> float:
-    """Settled attempts a second, from the first start to the last end."""
+def settled_per_second(stage: Stage, outcome: str = "DELIVERED") -> float:
+    """Attempts that were settled so a second, from the first start to the last end."""
     rows = stage.fetch(
         "SELECT count(*) / extract(epoch FROM max(finished_at) - min(started_at))::float8"
-        " FROM delivery_attempt WHERE outcome = 'DELIVERED'"
+        " FROM delivery_attempt WHERE outcome = %s",
+        outcome,
     )
     return float(rows[0][0])

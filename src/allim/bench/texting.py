@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import psycopg
 
+from allim.bench.draining import settled_per_second
 from allim.bench.figures import Figure, at_least, at_most, plain
 from allim.bench.footprint import cpu_seconds, resident
 from allim.bench.stage import Stage, ask
@@ -34,7 +35,7 @@ SELECT id, 'SMS', '0101' || lpad((row_number() OVER ())::text, 7, '0'), 3, %(ten
   FROM n ORDER BY id"""
 
 
-def run(stage: Stage, *, texts: int = 4000, jobs: int = 1000) -> Iterator[Figure]:
+def run(stage: Stage, *, texts: int = 4000, jobs: int = 3000) -> Iterator[Figure]:
     """A backlog of paid texts with reservations; jobs from a queue; then nothing to do."""
     stage.clear()
     with stage.process("allim.bench.text_stand_ins") as stand_ins:
@@ -46,7 +47,7 @@ def run(stage: Stage, *, texts: int = 4000, jobs: int = 1000) -> Iterator[Figure
             spent = cpu_seconds(worker.pid)
             seen = ask(stand_ins, "0")
             _check(seen, texts)
-            per_second = _accepted_per_second(stage)
+            per_second = settled_per_second(stage, "ACCEPTED")
             yield at_least(CASE, "from the box, 50 ms a call", per_second, "texts/s", LEAST)
             yield plain(CASE, "texts in a group", texts / seen["groups"], "texts")
             yield plain(CASE, "processor, start included", spent / texts * 1000, "ms a text")
@@ -99,11 +100,3 @@ def _wait_until_accepted(stage: Stage, worker: subprocess.Popen[str], texts: int
 def _check(seen: dict[str, int], texts: int) -> None:
     if (seen["sent"], seen["doubled"]) != (texts, 0):
         raise RuntimeError(f"of {texts} texts {seen['sent']} went out, {seen['doubled']} twice")
-
-
-def _accepted_per_second(stage: Stage) -> float:
-    rows = stage.fetch(
-        "SELECT count(*) / extract(epoch FROM max(finished_at) - min(started_at))::float8"
-        " FROM delivery_attempt WHERE outcome = 'ACCEPTED'"
-    )
-    return float(rows[0][0])
