@@ -57,6 +57,18 @@ async def test_a_posted_message_is_queued_once(api: Api) -> None:
     assert {"ALIMTALK"} in [set(lanes) for lanes in api.woken]
 
 
+async def test_a_message_may_wait_for_its_moment(api: Api) -> None:
+    moments = {"scheduled_at": "2099-01-02T09:00:00+09:00", "expires_at": "2099-01-03T00:00:00Z"}
+    posted = await api.post("/messages", json={**JOB, **moments})
+    assert posted.status == 202, posted.json
+    shown = (await api.get(posted.headers["Location"])).json
+    assert shown["scheduled_at"] == "2099-01-02T00:00:00Z"
+    assert shown["expires_at"] == "2099-01-03T00:00:00Z"
+    for odd in ("2099-01-02T09:00:00", 1700000000, "soon"):
+        refused = await api.post("/messages", json={**JOB, "scheduled_at": odd})
+        assert (refused.status, refused.json["errors"][0]["place"]) == (422, "/scheduled_at")
+
+
 async def test_what_is_wrong_with_a_message_is_told_field_by_field(api: Api) -> None:
     answer = await api.post(
         "/messages", json={"to": "02-123-4567", "text": "", "message_mode": "fax", "x": 1}
@@ -97,6 +109,8 @@ async def test_a_tenant_is_opened_changed_credited_and_shown(api: Api, database:
         assert (answer.status, answer.json["balance_after"]) == (status, 600)
     taken = await api.post("/tenants/3/credits", json={"amount": -601})
     assert (taken.status, taken.json["code"]) == (409, "balance_too_low")
+    nothing = await api.post("/tenants/3/credits", json={"amount": 0})
+    assert (nothing.status, nothing.json["errors"][0]["place"]) == (422, "/amount")
     assert (await api.get("/tenants/3")).json["balance"] == 600
     assert (await api.get("/tenants/4")).status == 404
     assert [one["id"] for one in (await api.get("/tenants")).json["items"]] == [3]
@@ -181,6 +195,9 @@ async def test_the_opt_out_list_is_kept_by_number_however_it_is_written(api: Api
         "/suppressions", json={"recipient": "+82 10-1234-5678", "reason": "요청"}
     )
     assert (added.status, added.json["recipient"]) == (201, "01012345678")
+    for odd in ({"recipient": "010-1234-567"}, {"recipient": "a@b.c"}, {"recipient": " "}):
+        refused = await api.post("/suppressions", json=odd)
+        assert (refused.status, refused.json["errors"][0]["place"]) == (422, "/recipient")
     again = await api.post("/suppressions", json={"recipient": "01012345678"})
     assert again.json["id"] == added.json["id"]
     found = (await api.get("/suppressions?recipient=010.1234.5678")).json["items"]

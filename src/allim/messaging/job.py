@@ -10,6 +10,7 @@ from uuid import uuid4
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -82,6 +83,16 @@ VariableName = Annotated[str, StringConstraints(min_length=1, max_length=60, pat
 VariableText = Annotated[str, StringConstraints(max_length=1000, pattern=_NO_NUL)]
 
 
+def _no_timestamp(value: object) -> object:
+    if isinstance(value, int | float):
+        raise PydanticCustomError("datetime_type", "must be a moment as a text")
+    return value
+
+
+# Texts, also where a web framework has read the JSON already: strict models take them in JSON only.
+When = Annotated[Moment, Field(strict=False), BeforeValidator(_no_timestamp)]
+
+
 class MessageJob(BaseModel):
     """One message to one person: SMS, Alimtalk, or Alimtalk with SMS where that fails."""
 
@@ -121,9 +132,9 @@ class MessageJob(BaseModel):
     advertising: bool = False
     """An advertisement: marked as one, and not sent from 21:00 to 08:00 in Korea."""
     priority: Annotated[Priority, Field(strict=False)] = Priority.NORMAL
-    scheduled_at: Moment | None = None
+    scheduled_at: When | None = None
     """Not before this moment."""
-    expires_at: Moment | None = None
+    expires_at: When | None = None
     """Not after this moment."""
 
     @field_validator("text")

@@ -70,8 +70,7 @@ class SuppressionList:
     async def add(self, request: SuppressionRequest, own: int | None = None) -> SuppressionView:
         """Put somebody on the list; again changes only the reason. Raises InvalidRequest."""
         recipient = canonical(request.recipient, request.recipient_kind)
-        if not recipient:
-            raise InvalidRequest([FieldProblem("/recipient", "recipient", "is empty")])
+        _refuse_nobody(recipient, request.recipient_kind)
         if own is not None and request.tenant_id not in (None, own):
             raise InvalidRequest(
                 [FieldProblem("/tenant_id", "tenant_mismatch", "is not the tenant of the API key")]
@@ -192,6 +191,17 @@ def canonical(recipient: str, kind: SuppressedKind) -> str:
         return normalise_number(recipient)
     except BadNumber:
         return recipient.strip()
+
+
+def _refuse_nobody(recipient: str, kind: SuppressedKind) -> None:
+    """A slip must not look like an opt-out that holds."""
+    try:
+        if kind is SuppressedKind.PHONE:
+            normalise_number(recipient)
+        elif "@" not in recipient:
+            raise InvalidRequest([FieldProblem("/recipient", "recipient", "is no e-mail address")])
+    except BadNumber as error:
+        raise InvalidRequest([FieldProblem("/recipient", error.code, str(error))]) from None
 
 
 def _statement(name: str) -> LiteralString:

@@ -42,6 +42,12 @@ COLUMNS = (
 Row = TypeVar("Row", "TenantView", "LedgerRow")
 
 
+def _some(amount: int) -> int:
+    if amount == 0:
+        raise PydanticCustomError("zero", "must not be 0")
+    return amount
+
+
 def _sender(number: str) -> str:
     try:
         return normalise_sender(number)
@@ -83,8 +89,8 @@ class TenantChange(_Body):
 class CreditRequest(_Body):
     """A top-up, or with a negative amount a correction."""
 
-    amount: Annotated[int, Field(ge=-LARGEST_AMOUNT, le=LARGEST_AMOUNT)] = Field(
-        description="KRW; negative takes money back"
+    amount: Annotated[int, Field(ge=-LARGEST_AMOUNT, le=LARGEST_AMOUNT), AfterValidator(_some)] = (
+        Field(description="KRW, not 0; negative takes money back")
     )
     note: Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")] | None = None
 
