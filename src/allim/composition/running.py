@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from allim.base.logging import LogWriter
 from allim.base.settings import Environment
 from allim.composition.delivering import delivering
-from allim.composition.foundation import foundation
+from allim.composition.foundation import Foundation, foundation
 from allim.composition.opening import Store
 from allim.composition.parts import Part, together
 from allim.composition.publishing import publishing
@@ -67,16 +67,7 @@ async def run_relay(
         base = await stack.enter_async_context(
             foundation(store, environment, writer, "allim relay")
         )
-        settings = environment.read(RelaySettings)
-        if settings.allim_relay_metrics_port is not None:
-            await stack.enter_async_context(
-                serve_metrics(
-                    settings.allim_relay_metrics_host,
-                    settings.allim_relay_metrics_port,
-                    base.watch.registry,
-                    base.database,
-                )
-            )
+        await stack.enter_async_context(_metrics(base))
         parts: list[Part] = []
         if deliveries:
             parts.append(await stack.enter_async_context(delivering(base, only=channels)))
@@ -95,6 +86,7 @@ async def run_scheduler(store: Store, environment: Environment, writer: LogWrite
         base = await stack.enter_async_context(
             foundation(store, environment, writer, "allim schedule")
         )
+        await stack.enter_async_context(_metrics(base))
         sync = await stack.enter_async_context(syncing(base))
         await together(scheduling(base, sync))
 
@@ -107,6 +99,7 @@ async def run_consume(store: Store, environment: Environment, writer: LogWriter)
         base = await stack.enter_async_context(
             foundation(store, environment, writer, "allim consume")
         )
+        await stack.enter_async_context(_metrics(base))
         consumer = await stack.enter_async_context(consuming(base))
         await stack.enter_async_context(watching_spot(environment, consumer))
         await together(consumer)
@@ -122,8 +115,21 @@ async def run_messaging_worker(
         base = await stack.enter_async_context(
             foundation(store, environment, writer, "allim messaging-worker")
         )
+        await stack.enter_async_context(_metrics(base))
         relay = await stack.enter_async_context(delivering(base, only=channels))
         consumer = await stack.enter_async_context(consuming(base))
         await stack.enter_async_context(watching_spot(environment, consumer, relay))
         await stack.enter_async_context(listening(base.database, base.signal, base.wakes))
         await together(consumer, relay)
+
+
+@asynccontextmanager
+async def _metrics(base: Foundation) -> AsyncIterator[None]:
+    """Metrics and health of a program without the API, where a port for them is set."""
+    settings = base.environment.read(RelaySettings)
+    host, port = settings.allim_relay_metrics_host, settings.allim_relay_metrics_port
+    if port is None:
+        yield
+        return
+    async with serve_metrics(host, port, base.watch.registry, base.database):
+        yield
