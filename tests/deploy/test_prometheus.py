@@ -58,6 +58,7 @@ FIRES: Mapping[str, Sequence[Case]] = {
     ],
     "AllimSettlesRefused": [
         ({'allim_settles_refused_total{channel="EMAIL"}': "_x20 1x20"}, 22, LANE),
+        ({'allim_settles_refused_total{channel="EMAIL"}': "3x20 7x20"}, 24, LANE),
     ],
     "AllimSlotLag": [({'allim_slot_lag_seconds{slot="7"}': "200x20"}, 6, {"slot": "7"})],
     "AllimSlotsUnread": [({"allim_slots_unread": "64x20"}, 5, {})],
@@ -66,21 +67,32 @@ FIRES: Mapping[str, Sequence[Case]] = {
         ({'allim_publisher_paused{publisher="kafka"}': "1x20"}, 7, {"publisher": "kafka"})
     ],
     "AllimSolapiBalance": [
-        ({'allim_attempts_total{channel="SMS",reason="solapi_balance"}': "_x20 1x9"}, 22, {})
+        ({'allim_attempts_total{channel="SMS",reason="solapi_balance"}': "_x20 1x9"}, 22, {}),
+        ({'allim_attempts_total{channel="SMS",reason="solapi_balance"}': "3x20 7x9"}, 24, {}),
     ],
     "AllimTenantBalance": [
         ({'allim_attempts_total{channel="SMS",reason="insufficient_balance"}': "2x20 9x9"}, 24, {})
     ],
-    "AllimChannelMocked": [({'allim_channel_mode{channel="EMAIL",mode="mock"}': "1x30"}, 17, LANE)],
-    "AllimChannelNotConfigured": [
+    "AllimChannelMocked": [
         (
             {
-                'allim_channel_mode{channel="EMAIL",mode="not_configured"}': "1x90",
-                'allim_claimed_total{channel="EMAIL"}': "_x70 1x20",
+                'allim_channel_mode{channel="EMAIL",mode="mock"}': "1x90",
+                'allim_claimed_total{channel="EMAIL"}': "3x70 9x20",
             },
             75,
             LANE,
         )
+    ],
+    "AllimChannelNotConfigured": [
+        (
+            {
+                'allim_channel_mode{channel="EMAIL",mode="not_configured"}': "1x90",
+                'allim_claimed_total{channel="EMAIL"}': f"{claimed} 9x20",
+            },
+            75,
+            LANE,
+        )
+        for claimed in ("_x70", "3x70")
     ],
     "AllimSyncFails": [
         ({'allim_sync_failed_runs{category="303"}': "2x5 3x5"}, 7, {"category": "303"})
@@ -88,23 +100,24 @@ FIRES: Mapping[str, Sequence[Case]] = {
 }
 
 HEALTHY = {
-    DUE % "a": "200x20 0x40",
+    DUE % "a": "200x20 2000x4 0x35",
     DEAD: "5x30 3x30",
-    UP: "1x60",
+    UP: "1x40 0 1x18",
     'allim_database_up{instance="b"}': "1x20 0x40",
-    'allim_breaker_open{channel="EMAIL",target="mx"}': "1x8 _x52",
+    'allim_breaker_open{channel="EMAIL",target="mx"}': "0x20 1x8 stale",
     'up{job="allim-relay",instance="a"}': "1x30 0x30",
-    'up{job="allim-relay",instance="b"}': "0x25 1x35",
+    'up{job="allim-relay",instance="b"}': "0x32 1x27",
     'allim_rescues_total{channel="EMAIL"}': "3x60",
     'allim_settles_refused_total{channel="EMAIL"}': "1x60",
     'allim_slot_lag_seconds{slot="7"}': "1x30 300x3 1x27",
-    "allim_slots_unread": "64x2 0x58",
-    "allim_blocked_keys": "1x10 0x50",
-    'allim_publisher_paused{publisher="kafka"}': "1x4 0x56",
+    "allim_slots_unread": "0x20 64x2 0x36",
+    "allim_blocked_keys": "0x20 1x10 0x30",
+    'allim_publisher_paused{publisher="kafka"}': "0x20 1x4 0x36",
     'allim_attempts_total{channel="SMS",reason="solapi_balance"}': "4x60",
     'allim_attempts_total{channel="SMS",reason="insufficient_balance"}': "4x60",
     'allim_channel_mode{channel="EMAIL",mode="live"}': "1x60",
     'allim_channel_mode{channel="SMS",mode="not_configured"}': "1x60",
+    'allim_channel_mode{channel="ALIMTALK",mode="mock"}': "1x60",
     'allim_claimed_total{channel="EMAIL"}': "0+5x60",
     'allim_sync_failed_runs{category="303"}': "2x30 0x30",
 }
