@@ -51,8 +51,10 @@ def sync(
     """
     environment, _ = start(quiet=True)
     from allim.composition.opening import open_store
-    from allim.enrolment.model import LockActive, SyncRequest, TriggerType
+    from allim.enrolment.model import MAX_CATEGORY, LockActive, SyncRequest, TriggerType
 
+    if category > MAX_CATEGORY:
+        raise typer.BadParameter(f"must be {MAX_CATEGORY} at most", param_hint="'--category'")
     request = SyncRequest(
         category_id=category,
         trigger_type=TriggerType(trigger.value),

@@ -13,7 +13,7 @@ Name = Annotated[
     StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9가-힣][\w가-힣.:-]*$"),
 ]
 JobName = Annotated[str, StringConstraints(min_length=1, max_length=50)]
-Expression = Annotated[str, StringConstraints(min_length=9, max_length=200)]
+Expression = Annotated[str, StringConstraints(max_length=200)]
 Timezone = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 

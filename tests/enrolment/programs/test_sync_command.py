@@ -67,6 +67,13 @@ async def test_what_is_not_set_up_is_a_settings_error(place: Path, database_url:
         assert says in ended.err.splitlines()[-1]
 
 
+async def test_a_number_that_no_category_has_is_refused(place: Path, database_url: str) -> None:
+    ended = await allim("sync", "--category", str(2**63), cwd=place, DATABASE_URL=database_url)
+    assert ended.code == 2
+    assert "at most" in ended.err
+    assert "Traceback" not in ended.err
+
+
 async def test_one_at_a_time_and_an_interrupt_releases_the_lock(
     place: Path, database_url: str, kvca: FakeKvca
 ) -> None:
