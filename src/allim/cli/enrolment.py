@@ -72,6 +72,8 @@ def sync(
     if not result.ok:
         _fail(f"run {result.run_id} failed: {result.error}")
     typer.echo(f"run {result.run_id}: SUCCESS")
+    if result.warning is not None:
+        sys.stderr.write(f"allim: {result.warning}\n")
 
 
 async def _run(store: Store, environment: Environment, request: SyncRequest) -> SyncResult | None:
