@@ -126,6 +126,7 @@ async def test_what_is_typed_wrong_is_named_as_it_was_typed(place: Path, databas
     [
         (("daily", "--category", "303"), "cron: must have five fields"),
         (("* * * * *", "--category", "303", "--name", ""), "--name: must have at least 1"),
+        (("* * * * *", "--category", "303", "--name", "a b"), "--name: must begin with a letter"),
         (("* * * * *", "--job", "outbox-dispatch", "--max-users", "3"), "--max-users: is not for"),
     ],
 )
