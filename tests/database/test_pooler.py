@@ -9,12 +9,13 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
+from tests.programs import an_empty_directory, programs
 
 from allim.base.errors import DatabaseUnavailable
 from allim.channels.channel import Message
@@ -161,3 +162,43 @@ async def test_a_waker_leaves_no_setting_behind_on_a_connection_of_the_pooler(
         # The pooler lends out again what the waker had.
         shown = await database.fetch("SHOW synchronous_commit")
         assert shown == [("on",)]
+
+
+async def test_the_sync_its_schedule_and_its_chain_work_through_it(pooled_url: str) -> None:
+    settings = {"DATABASE_URL": pooled_url, "LMS_KIND": "sample", "JOB_LOCK_SECONDS": "3"}
+    with an_empty_directory() as place:
+        await _sync_and_send(place, pooled_url, settings)
+
+
+async def _sync_and_send(place: Path, pooled_url: str, settings: Mapping[str, str]) -> None:
+    async with programs(place) as start:
+        api = await start("api", **settings)
+        scheduler = await start("schedule", "run", until="the scheduler runs", **settings)
+        body = {"category_id": 303, "max_users_per_course": 500}
+        status, first = await api.call("POST", "/jobs/enrolment-sync", json=body)
+        assert (status, first["ok"]) == (200, True)
+        _, made = await api.call(
+            "POST",
+            "/schedules",
+            json={
+                "name": "pooled",
+                "job": "enrolment-sync",
+                "parameters": {"category_id": 303},
+                "cron": "0 0 1 1 *",
+            },
+        )
+        await api.call("POST", f"/schedules/{made['id']}/fire")
+        await scheduler.says("schedule pooled: ended")
+        _, shown = await api.call("GET", f"/schedules/{made['id']}")
+        assert shown["last_fire"]["status"] == "SUCCESS"
+        sizes = {"sheet_batch_size": 500, "notification_batch_size": 500}
+        _, sent = await api.call("POST", "/jobs/outbox/dispatch", json=sizes)
+        with psycopg.connect(pooled_url, prepare_threshold=None) as connection:
+            alerts = connection.execute("SELECT count(*) FROM alert").fetchone()
+            locks = connection.execute("SELECT count(*) FROM job_lock").fetchone()
+        assert alerts is not None
+        assert alerts[0] > first["summary"]["created_alerts"]
+        assert sent["notification"]["sent"] == sent["sheet"]["sent"] == alerts[0]
+        assert locks == (0,)
+        assert await scheduler.terminate() == 0
+        assert await api.terminate() == 0

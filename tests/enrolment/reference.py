@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from allim.enrolment.course import MANY
 from allim.enrolment.model import AlertType
 from allim.testing.lms.memory import MemoryLms
 
@@ -21,15 +22,25 @@ class Known:
     revision: int = 1
     missing: bool = False
 
+    @property
+    def present(self) -> bool:
+        """Whether it was there when it was looked for last."""
+        return not self.missing
+
 
 @dataclass
 class Reference:
-    """One category as it is known, and every alert that was due, by row key."""
+    """One category as it is known, and every alert that was due, by row key.
+
+    `many` may not leave a course at once without being doubted.
+    """
 
     category: int
+    many: int = MANY
     statuses: dict[tuple[str, str], Known] = field(default_factory=dict)
     details: dict[str, Known] = field(default_factory=dict)
     due: Counter[str] = field(default_factory=Counter)
+    doubted: set[str] = field(default_factory=set)
 
     def sync(self, lms: MemoryLms, limit: int | None) -> bool:
         """Look at the LMS once; whether such a run succeeds."""
@@ -43,6 +54,9 @@ class Reference:
             if fails:
                 succeeded = False
                 continue
+            if complete and self._doubts(course, users):
+                succeeded = False
+                continue
             listed.update(users)
             for user in users:
                 enrolment = courses[course][user]
@@ -51,7 +65,10 @@ class Reference:
             if complete:
                 self._miss(course, users)
         for course in self._present_courses() - set(courses):
-            self._miss(course, {})
+            if self._doubts(course, {}):
+                succeeded = False
+            else:
+                self._miss(course, {})
         for user in listed - lms.no_detail:
             key = f"{self.category}:{user}"
             self._see(self.details, user, DETAIL, key, lms.users[user])
@@ -83,6 +100,18 @@ class Reference:
             record.fields, record.missing = dict(fields), False
             record.revision += 1
             self._tell(source_type, key, AlertType.CHANGED, record.revision)
+
+    def _doubts(self, course: str, listed: Mapping[str, None]) -> bool:
+        """Whether too many are gone at once; a listing that says so again is believed."""
+        known = {u for (of, u), record in self.statuses.items() if of == course and record.present}
+        gone = known - set(listed)
+        doubtful = len(gone) >= self.many and len(gone) >= len(known) * 0.9
+        if doubtful and course not in self.doubted:
+            self.doubted.add(course)
+            return True
+        if known:
+            self.doubted.discard(course)
+        return False
 
     def _miss(self, course: str, listed: Mapping[str, None]) -> None:
         for (of, user), record in self.statuses.items():

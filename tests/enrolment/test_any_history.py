@@ -27,6 +27,7 @@ from allim.testing.lms.memory import SERVER_ERROR, MemoryLms
 from tests.enrolment.reference import Reference
 
 COURSES, USERS = ("1", "2"), ("ann", "bob", "cho")
+MANY = 2
 which = st.sampled_from([0, 0, 0, 1])
 course, user = st.sampled_from(COURSES), st.sampled_from(USERS)
 
@@ -107,7 +108,7 @@ async def live(
     """One history, in two categories that nobody else has."""
     categories = (next(first_id), next(first_id))
     lms = MemoryLms()
-    references = [Reference(category) for category in categories]
+    references = [Reference(category, MANY) for category in categories]
     for changes, faulty, limit, at, concurrency in history:
         for move in changes:
             play(lms, categories, move)
@@ -136,6 +137,7 @@ def test_every_real_change_is_told_exactly_once(
     monkeypatch.setattr("allim.enrolment.storing.BATCH", 2)
     monkeypatch.setattr("allim.enrolment.packs.PLAIN", 1)
     monkeypatch.setattr("allim.enrolment.details.PLAIN", 1)
+    monkeypatch.setattr("allim.enrolment.course.MANY", MANY)
     with asyncio.Runner() as runner:
         environment = Environment({})
         http = make_http(environment)

@@ -44,7 +44,8 @@ async def test_a_failing_course_stops_no_other(academy: Academy) -> None:
         " JOIN delivery d USING (notification_id) WHERE alert_type = 'FAILED'"
     )
     assert message == (
-        "[실패] 기수 303 수강 동기화 실패 (HTTP_5XX): upstream HTTP 503 from memory://lms"
+        "[실패] 기수 303 수강 동기화 실패: LMS 서버 오류 또는 점검 중입니다"
+        " (upstream HTTP 503 from memory://lms)"
     )
     assert row_key == f"run:303:HTTP_5XX:FAILED:r{result.run_id}"
 

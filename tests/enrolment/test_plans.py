@@ -24,6 +24,7 @@ from tests.conftest import TEMPLATE, named
 
 RECORDS = Statements.load("allim.enrolment", "records.sql")
 RUNS = Statements.load("allim.enrolment", "runs.sql")
+FIGURES = Statements.load("allim.enrolment", "figures.sql")
 PAGES = 700
 """Far less than any of the tables has."""
 
@@ -94,6 +95,7 @@ STATEMENTS: Mapping[str, tuple[LiteralString, bool, Mapping[str, Any]]] = {
     "resolve_failures": (RUNS["resolve_failures"], False, {"category_id": 7, "by": "run"}),
     "bury_runs": (RUNS["bury_runs"], False, {"category_id": 7, "run_id": 1, "error": "x"}),
     "ever_succeeded": (RUNS["ever_succeeded"], False, {"category_id": 999}),
+    "failed_runs": (FIGURES["failed_runs"], True, {}),
 }
 
 
@@ -154,7 +156,7 @@ async def test_a_hot_statement_walks_over_no_table(
         await connection.execute(PIN_PLANS)
     found, pages = await walked(connection, statement, parameters)
     assert found == set()
-    if name != "differing":
+    if name not in {"differing", "failed_runs"}:
         assert pages < PAGES
 
 

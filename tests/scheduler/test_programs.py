@@ -121,6 +121,23 @@ async def test_what_is_typed_wrong_is_named_as_it_was_typed(place: Path, databas
     )
 
 
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        (("daily", "--category", "303"), "cron: must have five fields"),
+        (("* * * * *", "--category", "303", "--name", ""), "--name: must have at least 1"),
+        (("* * * * *", "--category", "303", "--name", "a b"), "--name: must begin with a letter"),
+        (("* * * * *", "--job", "outbox-dispatch", "--max-users", "3"), "--max-users: is not for"),
+    ],
+)
+async def test_what_is_wrong_is_said_in_words(
+    place: Path, database_url: str, typed: tuple[str, ...], says: str
+) -> None:
+    ended = await allim("schedule", "add", *typed, cwd=place, DATABASE_URL=database_url)
+    assert ended.code == 2
+    assert ended.err.startswith(f"allim: {says}"), ended.err
+
+
 async def test_the_doctor_sees_schedules_that_nobody_runs(place: Path, database_url: str) -> None:
     settings = {"DATABASE_URL": database_url, "LMS_KIND": "sample"}
     await allim("schedule", "add", "* * * * *", "--category", "303", cwd=place, **settings)

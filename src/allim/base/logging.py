@@ -13,7 +13,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
@@ -80,6 +81,15 @@ class LogWriter:
     def write(self, events: Sequence[Event]) -> None:
         """Write one line each."""
         self.write_text("".join([self._render(event) for event in events]))
+
+    @contextmanager
+    def through(self, stream: Stream) -> Iterator[None]:
+        """Write to another stream meanwhile, as to one that keeps lines off a progress bar."""
+        before, self._stream = self._stream, stream
+        try:
+            yield
+        finally:
+            self._stream = before
 
     def write_text(self, lines: str) -> None:
         """Write whole lines. A stderr that is gone must not stop a relay: it is ignored."""

@@ -15,6 +15,7 @@ from allim.base.errors import ConfigurationError
 from allim.cli.start import start
 
 if TYPE_CHECKING:
+    from allim.base.logging import LogWriter
     from allim.base.settings import Environment
     from allim.composition.opening import Store
     from allim.enrolment.model import OnProgress, Progress, Summary, SyncRequest, SyncResult
@@ -49,10 +50,12 @@ def sync(
     Ends with 0 where the run succeeded and with 1 where it failed, or another one is under way.
     Alerts go out by whichever relay runs (`allim up`, `allim relay`).
     """
-    environment, _ = start(quiet=True)
+    environment, writer = start(quiet=True)
     from allim.composition.opening import open_store
-    from allim.enrolment.model import LockActive, SyncRequest, TriggerType
+    from allim.enrolment.model import MAX_CATEGORY, LockActive, SyncRequest, TriggerType
 
+    if category > MAX_CATEGORY:
+        raise typer.BadParameter(f"must be {MAX_CATEGORY} at most", param_hint="'--category'")
     request = SyncRequest(
         category_id=category,
         trigger_type=TriggerType(trigger.value),
@@ -60,7 +63,7 @@ def sync(
     )
     with open_store(environment) as store:
         try:
-            result = asyncio.run(_run(store, environment, request))
+            result = asyncio.run(_run(store, environment, writer, request))
         except LockActive as locked:
             _fail(f"{locked} - run {locked.run_id} records that it was refused")
     if result is None:
@@ -70,9 +73,13 @@ def sync(
     if not result.ok:
         _fail(f"run {result.run_id} failed: {result.error}")
     typer.echo(f"run {result.run_id}: SUCCESS")
+    if result.warning is not None:
+        sys.stderr.write(f"allim: {result.warning}\n")
 
 
-async def _run(store: Store, environment: Environment, request: SyncRequest) -> SyncResult | None:
+async def _run(
+    store: Store, environment: Environment, writer: LogWriter, request: SyncRequest
+) -> SyncResult | None:
     """The result; None where a signal interrupted it."""
     from allim.composition.opening import connected
     from allim.composition.stopping import stopping
@@ -90,7 +97,7 @@ async def _run(store: Store, environment: Environment, request: SyncRequest) -> 
         )
         if service is None:
             raise ConfigurationError(NOT_SET_UP)
-        with _progress() as on_progress:
+        with _progress(writer) as on_progress:
             work = asyncio.create_task(service.run(request, on_progress=on_progress))
 
             def interrupt() -> None:
@@ -102,7 +109,7 @@ async def _run(store: Store, environment: Environment, request: SyncRequest) -> 
 
 
 @contextmanager
-def _progress() -> Iterator[OnProgress]:
+def _progress(writer: LogWriter) -> Iterator[OnProgress]:
     """A bar where somebody watches, else now and then a line."""
     if not sys.stderr.isatty():
         yield _Lines()
@@ -132,7 +139,9 @@ def _progress() -> Iterator[OnProgress]:
                 rows=progress.rows,
             )
 
-        yield show
+        # While a bar is shown, sys.stderr is what puts lines above it.
+        with writer.through(sys.stderr):
+            yield show
 
 
 class _Lines:

@@ -63,7 +63,7 @@ def add(
         return await schedules.create(
             ScheduleRequest.model_validate(
                 {
-                    "name": name or usual,
+                    "name": usual if name is None else name,
                     "job": job.value,
                     "parameters": parameters,
                     "cron": cron,
@@ -264,5 +264,7 @@ def _as_typed(error: AllimError) -> AllimError:
     for problem in error.problems:
         place = problem.place.rpartition("/")[2]
         shown = typed.get(place, place if place in ("cron", "") else f"--{place}")
-        problems.append(type(problem)(shown or "request", problem.code, problem.message))
+        unknown = problem.code == "unknown_field"
+        message = "is not for this job" if unknown else problem.message
+        problems.append(type(problem)(shown or "request", problem.code, message))
     return InvalidRequest(problems)

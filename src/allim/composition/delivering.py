@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 from allim.base.errors import ConfigurationError
 from allim.base.tasks import cancel_and_wait
 from allim.channels.channel import Channel, Message, RecipientKind
+from allim.channels.kakao import NAME as KAKAO
 from allim.channels.sending import CALL_GRACE
+from allim.channels.sheet import NAME as SHEET
 from allim.composition.foundation import Foundation
 from allim.composition.parts import Part
 from allim.composition.reporting import taking_in_reports
@@ -46,8 +48,12 @@ async def delivering(base: Foundation, *, only: Sequence[str] = ()) -> AsyncIter
 
 
 def make_passes(base: Foundation) -> Callable[[str, int], Awaitable[PassFigures]]:
-    """What makes single passes over a channel, with all that a relay would send it by."""
+    """What makes single passes over a channel of the chain, with all that a relay sends it by.
+
+    Raises ConfigurationError for a lease too short.
+    """
     limits = base.environment.read(RelaySettings).limits()
+    refuse_short_lease([base.channels[name] for name in (SHEET, KAKAO)], limits.lease)
 
     async def run_pass(channel: str, limit: int) -> PassFigures:
         # A box of its own: its low-water marks must not be those of another pass under way.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from allim.base.logging import LogWriter
 from allim.base.settings import Environment
@@ -67,7 +67,7 @@ async def run_relay(
         base = await stack.enter_async_context(
             foundation(store, environment, writer, "allim relay")
         )
-        await stack.enter_async_context(_showing(base))
+        await stack.enter_async_context(_metrics(base))
         parts: list[Part] = []
         if deliveries:
             parts.append(await stack.enter_async_context(delivering(base, only=channels)))
@@ -86,6 +86,7 @@ async def run_scheduler(store: Store, environment: Environment, writer: LogWrite
         base = await stack.enter_async_context(
             foundation(store, environment, writer, "allim schedule")
         )
+        await stack.enter_async_context(_metrics(base))
         sync = await stack.enter_async_context(syncing(base))
         await together(scheduling(base, sync))
 
@@ -98,7 +99,7 @@ async def run_consume(store: Store, environment: Environment, writer: LogWriter)
         base = await stack.enter_async_context(
             foundation(store, environment, writer, "allim consume")
         )
-        await stack.enter_async_context(_showing(base))
+        await stack.enter_async_context(_metrics(base))
         consumer = await stack.enter_async_context(consuming(base))
         await stack.enter_async_context(watching_spot(environment, consumer))
         await together(consumer)
@@ -114,7 +115,7 @@ async def run_messaging_worker(
         base = await stack.enter_async_context(
             foundation(store, environment, writer, "allim messaging-worker")
         )
-        await stack.enter_async_context(_showing(base))
+        await stack.enter_async_context(_metrics(base))
         relay = await stack.enter_async_context(delivering(base, only=channels))
         consumer = await stack.enter_async_context(consuming(base))
         await stack.enter_async_context(watching_spot(environment, consumer, relay))
@@ -122,14 +123,13 @@ async def run_messaging_worker(
         await together(consumer, relay)
 
 
-def _showing(base: Foundation) -> AbstractAsyncContextManager[None]:
-    """The small port for metrics and health, where the settings ask for one."""
+@asynccontextmanager
+async def _metrics(base: Foundation) -> AsyncIterator[None]:
+    """Metrics and health of a program without the API, where a port for them is set."""
     settings = base.environment.read(RelaySettings)
-    if settings.allim_relay_metrics_port is None:
-        return nullcontext()
-    return serve_metrics(
-        settings.allim_relay_metrics_host,
-        settings.allim_relay_metrics_port,
-        base.watch.registry,
-        base.database,
-    )
+    host, port = settings.allim_relay_metrics_host, settings.allim_relay_metrics_port
+    if port is None:
+        yield
+        return
+    async with serve_metrics(host, port, base.watch.registry, base.database):
+        yield

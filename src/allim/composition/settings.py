@@ -75,7 +75,8 @@ class RelaySettings(SettingsGroup):
         None,
         ge=0,
         le=65535,
-        description="The port where `allim relay` answers /metrics and /health; off if not set.",
+        description="The port where relay, consumer and scheduler answer /metrics and /health; off"
+        " if not set.",
     )
     allim_relay_metrics_host: str = Field(
         "127.0.0.1",

@@ -21,6 +21,7 @@ from allim.base.errors import ConfigurationError, DatabaseUnavailable
 from allim.base.logging import LogWriter
 from allim.channels.channel import Channel
 from allim.database.pool import Database
+from allim.enrolment.figures import SyncFigures
 from allim.events.relaying.figures import OutboxFigures
 from allim.events.relaying.telemetry import EventTelemetry
 from allim.hub.delivery_box import DeliveryBox
@@ -45,8 +46,12 @@ class Watch:
         self._writer = writer
         self._observers: dict[str, RelayTelemetry] = {}
         outbox = OutboxFigures(database)
-        self._backlog = BacklogFigures({"delivery": DeliveryBox(database), "outbox": outbox})
+        syncs = SyncFigures(database)
+        self._backlog = BacklogFigures(
+            {"delivery": DeliveryBox(database), "outbox": outbox, "enrolment": syncs}
+        )
         self.registry.register(self._backlog)
+        self.registry.register(syncs)
         self.registry.register(_More(outbox))
         self.registry.register(_ChannelModes(channels))
         ProcessCollector(registry=self.registry)

@@ -9,13 +9,18 @@ from typing import Any
 
 from allim.database.pool import Database
 from allim.enrolment.details import Details
-from allim.enrolment.findings import find_changes, find_missing
+from allim.enrolment.findings import find_changes, find_present
 from allim.enrolment.lms.protocol import Course, LmsSession, Roster, StatusRow
 from allim.enrolment.model import MAX_USERS, SourceType
 from allim.enrolment.packs import Findings
 from allim.enrolment.records import course_key, status_key, status_record, user_key
 
 BATCH = 500
+
+MANY = 20
+"""Fewer than this may leave a course at once without anybody doubting it."""
+MOST = 0.9
+"""What part of those who were known must be gone to be doubted."""
 
 
 @dataclass(slots=True)
@@ -28,10 +33,23 @@ class Reading:
     findings: Findings = field(default_factory=Findings)
     missing: list[str] = field(default_factory=list)
     """Keys of records that are gone."""
+    known: int = 0
+    """How many were known of it and not missing; 0 where the listing proves nothing about that."""
+    problems: list[str] = field(default_factory=list)
+    """What was left out of the listing, in sentences for operators."""
     users: dict[str, None] = field(default_factory=dict)
     """Who was listed, in that order."""
     listed: bool = True
     """False for a course that is itself gone from the list of courses."""
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether so many are gone at once that it is more likely the LMS's mistake.
+
+        A right that was taken away, or a course that was moved for an hour, looks like this.
+        """
+        gone = len(self.missing)
+        return gone >= MANY and gone >= self.known * MOST
 
 
 class CourseReader:
@@ -69,8 +87,10 @@ class CourseReader:
                     batch = []
         others += await self._take(batch, reading)
         reading.truncated = roster.truncated
+        reading.problems = roster.problems
         if roster.complete and not roster.truncated:
-            reading.missing = await self._missing(reading)
+            prefix = status_key(self._category_id, course.id, "")
+            await self._miss(reading, seen={prefix + user for user in reading.users})
         for event in others:
             await event.wait()
         return reading
@@ -78,9 +98,7 @@ class CourseReader:
     async def read_gone(self, course_id: str) -> Reading:
         """A course that is not in the complete list of courses any more."""
         reading = Reading(Course(course_id), listed=False)
-        reading.missing = await find_missing(
-            self._database, category_id=self._category_id, course_id=course_id, seen=set()
-        )
+        await self._miss(reading, seen=set())
         return reading
 
     def _is_new(self, row: StatusRow, reading: Reading, roster: Roster) -> bool:
@@ -105,15 +123,19 @@ class CourseReader:
         reading.findings.add(await find_changes(self._database, records, SourceType.STATUS))
         return await self._details.look_at(batch)
 
-    async def _missing(self, reading: Reading) -> list[str]:
-        course_id = course_key(reading.course.id)
-        prefix = status_key(self._category_id, course_id, "")
-        return await find_missing(
+    async def _miss(self, reading: Reading, *, seen: set[str]) -> None:
+        known = await find_present(
             self._database,
             category_id=self._category_id,
-            course_id=course_id,
-            seen={prefix + user for user in reading.users},
+            course_id=course_key(reading.course.id),
         )
+        reading.known = len(known)
+        reading.missing = [key for key in known if key not in seen]
+
+
+def shown_course(course_id: str) -> str:
+    """A course's id in a run's error_message: in one word, so that it is no HTTP status there."""
+    return f"#{''.join(course_id.split())[:60]}"
 
 
 def _closing(rows: Any) -> AbstractAsyncContextManager[Any]:

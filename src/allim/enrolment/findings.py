@@ -70,14 +70,12 @@ async def find_changes(
     return [_finding(records[row[0] - 1], row) for row in rows]
 
 
-async def find_missing(
-    database: Database, *, category_id: int, course_id: str, seen: set[str]
-) -> list[str]:
-    """The keys that are known of a course, and not among those `seen` in its complete listing."""
+async def find_present(database: Database, *, category_id: int, course_id: str) -> list[str]:
+    """The keys that are known of a course and not missing."""
     known = await database.run_pinned(
         SQL["present"], {"category_id": category_id, "course_id": course_id}
     )
-    return [key for (key,) in known if key not in seen]
+    return [key for (key,) in known]
 
 
 def missing_finding(row: TupleRow) -> Finding:

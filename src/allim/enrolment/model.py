@@ -109,12 +109,16 @@ class Summary(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class SyncResult:
-    """How a run ended; `error` is what run_log.error_message says, None where it succeeded."""
+    """How a run ended; `error` is what run_log.error_message says, None where it succeeded.
+
+    `warning` is what it says of one that succeeded: what was left out of listings.
+    """
 
     run_id: int
     ok: bool
     summary: Summary
     error: str | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,22 @@ WITH RECURSIVE course AS (
      WHERE course.course_id IS NOT NULL)
 SELECT course_id FROM course WHERE course_id IS NOT NULL
 
+-- name: doubted_courses
+SELECT course_id FROM doubted_course WHERE category_id = %(category_id)s
+
+-- name: doubt_course
+-- Only with the lock, as everything that a run writes.
+INSERT INTO doubted_course (category_id, course_id, run_id)
+SELECT %(category_id)s, %(course_id)s, %(run_id)s
+  FROM job_lock
+ WHERE job_name = %(job_name)s AND fence = %(fence)s AND lock_expires_at > clock_timestamp()
+   FOR KEY SHARE
+    ON CONFLICT (category_id, course_id) DO NOTHING
+RETURNING run_id
+
+-- name: trust_course
+DELETE FROM doubted_course WHERE category_id = %(category_id)s AND course_id = %(course_id)s
+
 -- name: count_known
 SELECT count(*) FILTER (WHERE source_type = 'enrolment_status' AND missing_since IS NULL),
        count(*) FILTER (WHERE source_type = 'enrolment_user_detail')

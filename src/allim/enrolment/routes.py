@@ -40,6 +40,11 @@ class SyncDone(BaseModel):
     ok: bool = Field(default=True, examples=[True])
     summary: Summary
     run_id: int
+    warning: str | None = Field(
+        default=None,
+        description="What was left out of listings, as in run_log.error_message; only there"
+        " where something was",
+    )
 
 
 class SyncFailed(BaseModel):
@@ -81,7 +86,10 @@ def job_routes(calls: SyncCalls) -> APIRouter:
             return JSONResponse(refused, status_code=409)
         summary = result.summary.model_dump()
         if result.ok:
-            return JSONResponse({"ok": True, "summary": summary, "run_id": result.run_id})
+            warning = {} if result.warning is None else {"warning": result.warning}
+            return JSONResponse(
+                {"ok": True, "summary": summary, "run_id": result.run_id, **warning}
+            )
         failed = {
             "ok": False,
             "error": result.error,

@@ -67,6 +67,14 @@ class Ending:
     failed_courses: int = 0
     failed_details: int = 0
     failures: list[Failure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    """What was left out of listings; it fails no run."""
+
+    def warning(self) -> str | None:
+        """What run_log.error_message says of a run that succeeded; mostly nothing."""
+        if not self.warnings:
+            return None
+        return storable(f"incomplete: {'; '.join(self.warnings)}", ERROR_LIMIT)
 
     def error(self) -> str | None:
         """The gravest failure, the first of its kind; None where there is none."""
@@ -123,8 +131,9 @@ class RunBook:
         if found is None:
             return SyncResult(lock.run_id, False, Summary(), LEASE_EXPIRED)
         run = RunView.model_validate(found[0])
-        ok = run.status is RunStatus.SUCCESS
-        return SyncResult(run.id, ok, run.summary, run.error_message)
+        if run.status is RunStatus.SUCCESS:
+            return SyncResult(run.id, True, run.summary, warning=run.error_message)
+        return SyncResult(run.id, False, run.summary, run.error_message)
 
     async def _close(
         self,
@@ -147,7 +156,7 @@ class RunBook:
             {
                 "run_id": lock.run_id,
                 "status": RunStatus.SUCCESS if error is None else RunStatus.FAILED,
-                "error": error,
+                "error": ending.warning() if error is None else error,
                 "categories": ending.categories,
                 "failed_courses": ending.failed_courses,
                 "failed_details": ending.failed_details,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import Any, NoReturn
 
 from allim.channels.channel import Channel
 from allim.database.pool import Connection, Database
 from allim.database.statements import Statements
-from allim.enrolment.course import Reading
+from allim.enrolment.course import Reading, shown_course
 from allim.enrolment.details import Details
 from allim.enrolment.findings import Finding, missing_finding
 from allim.enrolment.lease import LeaseLost, Lock
+from allim.enrolment.lms.protocol import FailureGroup, LmsError
 from allim.enrolment.model import AlertType
 from allim.enrolment.packs import Taken
 from allim.enrolment.records import course_key
@@ -48,6 +50,7 @@ class CourseStore:
         lock: Lock,
         details: Details,
         *,
+        doubted: Collection[str],
         tell_new: bool,
         on_commit: OnCommit,
     ) -> None:
@@ -55,14 +58,18 @@ class CourseStore:
         self._channels = channels
         self._lock = lock
         self._details = details
+        self._doubted = doubted
         self._tell_new = tell_new
         self._on_commit = on_commit
 
     async def store(self, reading: Reading) -> None:
         """Store one course.
 
-        Raises LeaseLost, Overtaken and DatabaseUnavailable; the course is then as before.
+        Raises LeaseLost, Overtaken and DatabaseUnavailable, and LmsError for a listing that
+        nobody would believe; the course is then as before.
         """
+        if reading.is_doubtful and course_key(reading.course.id) not in self._doubted:
+            await self._doubt(reading)
         taken = self._details.take(reading.users)
         try:
             async with self._database.transaction() as tx:
@@ -72,6 +79,31 @@ class CourseStore:
             raise
         if counts.alerts:
             self._on_commit(set(LANES))
+
+    async def _doubt(self, reading: Reading) -> NoReturn:
+        await self._database.fetch(
+            RECORDS["doubt_course"],
+            {
+                **self._key(reading),
+                "run_id": self._lock.run_id,
+                "job_name": self._lock.job_name,
+                "fence": self._lock.fence,
+            },
+        )
+        what = "lists almost nobody" if reading.listed else "is gone from the list of courses"
+        # The numbers do not stand alone, where operators' SQL would take them for an HTTP status.
+        raise LmsError(
+            FailureGroup.OTHER,
+            f"upstream: course {shown_course(reading.course.id)} {what}"
+            f" (gone={len(reading.missing)}, known={reading.known});"
+            " nobody is reported missing unless the next run is told the same",
+        )
+
+    def _key(self, reading: Reading) -> dict[str, Any]:
+        return {
+            "category_id": self._lock.category_id,
+            "course_id": course_key(reading.course.id),
+        }
 
     async def _write(self, tx: Connection, reading: Reading, details: Taken) -> _Counts:
         # Less than the lease, so that it has ended before anybody takes over.
@@ -88,6 +120,8 @@ class CourseStore:
             gone = await self._mark_missing(tx, reading, reading.missing[at : at + BATCH])
             missing += len(gone)
             alerts += await self._tell(tx, gone)
+        if course_key(reading.course.id) in self._doubted and reading.known:
+            await tx.execute(RECORDS["trust_course"], self._key(reading))
         counts = _Counts(new, found - new + missing, missing, alerts)
         await self._record(tx, reading, len(details.users), counts)
         return counts
@@ -120,9 +154,8 @@ class CourseStore:
         cursor = await tx.execute(
             RECORDS["mark_missing"],
             {
+                **self._key(reading),
                 "keys": list(keys),
-                "category_id": self._lock.category_id,
-                "course_id": course_key(reading.course.id),
                 "run_id": self._lock.run_id,
             },
         )

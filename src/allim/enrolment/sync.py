@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from allim.base.clock import SYSTEM_CLOCK, Clock
@@ -18,7 +18,7 @@ from allim.base.tasks import cancel_and_wait
 from allim.channels.channel import Channel
 from allim.database.pool import Database
 from allim.database.statements import Statements
-from allim.enrolment.course import CourseReader
+from allim.enrolment.course import CourseReader, Reading, shown_course
 from allim.enrolment.details import Details
 from allim.enrolment.lease import Lease, LeaseLost, Lock
 from allim.enrolment.lms.protocol import Course, FailureGroup, Lms, LmsError, LmsSession
@@ -128,6 +128,7 @@ class EnrolmentSync:
             self._channels,
             run.lock,
             details,
+            doubted=await self._doubted_courses(run.lock.category_id),
             tell_new=not await self._book.is_baseline(run.lock.category_id),
             on_commit=self._on_commit,
         )
@@ -151,6 +152,10 @@ class EnrolmentSync:
         rows = await self._database.run_pinned(SQL["present_courses"], {"category_id": category_id})
         return [row[0] for row in rows]
 
+    async def _doubted_courses(self, category_id: int) -> Collection[str]:
+        rows = await self._database.fetch(SQL["doubted_courses"], {"category_id": category_id})
+        return {row[0] for row in rows}
+
     async def _end(self, run: _Run) -> SyncResult:
         deadline = self._clock() + END_SECONDS
         while True:
@@ -166,7 +171,7 @@ class EnrolmentSync:
                     "run %d of category %d: %s",
                     result.run_id,
                     run.lock.category_id,
-                    result.error or result.summary,
+                    result.error or result.warning or result.summary,
                 )
                 return result
 
@@ -195,6 +200,13 @@ class _Run:
             # Somebody else's code: a run must not fail for what was to show its progress.
             log.exception("the progress of a run could not be shown")
             self.on_progress = None
+
+    def note_problems(self, reading: Reading) -> None:
+        """Note what was left out of a listing."""
+        for problem in reading.problems:
+            warning = f"course {shown_course(reading.course.id)}: {problem}"
+            log.warning("run %d: %s", self.lock.run_id, warning)
+            self.ending.warnings.append(warning)
 
     def note_end(self, work: asyncio.Task[None], *, lost: bool) -> None:
         """Note what ended the work, where that was an error."""
@@ -225,6 +237,7 @@ async def _work_through(
                 reading = await reader.read_gone(each)
             else:
                 reading = await reader.read(each)
+            run.note_problems(reading)
             async with run.storing:
                 await store.store(reading)
             run.rows += reading.rows

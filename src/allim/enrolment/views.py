@@ -22,7 +22,9 @@ class RunView(BaseModel):
     total_records: int = Field(description="Enrolments seen")
     changed_records: int
     created_alerts: int
-    error_message: str | None
+    error_message: str | None = Field(
+        description="Why it failed; of one that succeeded what was left out of listings, if any"
+    )
     started_at: Moment
     finished_at: Moment | None
     updated_at: Moment
@@ -40,7 +42,7 @@ class AlertView(BaseModel):
     category_id: int
     course_id: str | None
     user_id: str | None
-    revision: int | None = Field(description="Of the record; null for what is not about one")
+    revision: int = Field(description="Of the record; the run's id for what is about none")
     title: str
     message: str
     old: dict[str, Any] | None = Field(description="Changed fields as they were")

@@ -42,6 +42,15 @@ _LABELS = {
     "suspended": "정지",
 }
 _STATUSES = {WAITING: "대기", PREPARED: "승인 준비", PAID: "결제 완료"}
+_FAILURES = {
+    FailureGroup.HTTP_409: "LMS가 같은 작업을 처리 중입니다. 잠시 후 다시 실행하세요",
+    FailureGroup.HTTP_5XX: "LMS 서버 오류 또는 점검 중입니다",
+    FailureGroup.HTTP_4XX: "LMS가 요청을 거부했습니다",
+    FailureGroup.TIMEOUT: "LMS가 제시간에 응답하지 않았습니다",
+    FailureGroup.CONFIGURATION: "LMS 접속 설정, 권한 또는 기수 번호를 확인하세요",
+    FailureGroup.LOCK_CONFLICT: "같은 기수의 동기화가 이미 실행 중입니다",
+    FailureGroup.OTHER: "끝까지 처리하지 못했습니다",
+}
 _STATUS_FIELDS = frozenset({"status", "statusmsg", "status_msg", "statusMsg"})
 _DATES = ("ds_date", "gc_date", "sjc_date")
 
@@ -72,7 +81,7 @@ def of_new(record: Record) -> Words:
     facts += [
         f"{_LABELS[name]}: {_shown(date)}" for name in _DATES if (date := getattr(record, name))
     ]
-    said = ", ".join(facts) or ("새 수강 등록" if record.course_id else "새 회원")
+    said = ", ".join(facts) or ("새 수강 등록" if record.course_id else "등록")
     return _words(_about(record, "신규"), "신규", _who(record), said)
 
 
@@ -104,7 +113,7 @@ def of_baseline(category_id: int, *, enrolments: int, users: int) -> Words:
 
 def of_failure(category_id: int, group: FailureGroup, message: str) -> Words:
     """A run that failed."""
-    said = f"수강 동기화 실패 ({group}): {message}"
+    said = f"수강 동기화 실패: {_FAILURES[group]} ({message})"
     return _words("수강 동기화 실패", "실패", f"기수 {category_id}", said)
 
 

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 DEFAULT_TIMEZONE = "Asia/Seoul"
 
-Name = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9가-힣][\w가-힣.:-]*$"),
-]
+NAME = re.compile(r"[A-Za-z0-9가-힣][\w.:-]*")
+
+
+def _is_name(text: str) -> str:
+    # A pattern would be told to people as it stands here.
+    if NAME.fullmatch(text) is None:
+        raise ValueError("must begin with a letter or a digit; letters, digits and . : _ - follow")
+    return text
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_is_name)]
 JobName = Annotated[str, StringConstraints(min_length=1, max_length=50)]
-Expression = Annotated[str, StringConstraints(min_length=9, max_length=200)]
+Expression = Annotated[str, StringConstraints(max_length=200)]
 Timezone = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 

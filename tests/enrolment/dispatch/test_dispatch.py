@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from allim.app import create_app
-from allim.base.errors import DatabaseUnavailable
+from allim.base.errors import ConfigurationError, DatabaseUnavailable
 from allim.base.settings import Environment
 from allim.database.pool import Database
 from allim.relay.single_pass import PassFigures
@@ -266,6 +266,11 @@ async def test_without_its_database_or_anything_to_send_with_it_says_so(
             said = await answer.json()
             assert (answer.status, said["ok"]) == (503, False)
             assert words in said["error"]
+
+
+async def test_a_lease_that_a_call_may_outlive_ends_the_start_and_no_call(open_chain: Open) -> None:
+    with pytest.raises(ConfigurationError, match="KAKAO 105 s"):
+        await open_chain(KAKAO_TIMEOUT_SECONDS="100")
 
 
 async def test_the_endpoints_are_documented_with_their_shapes(chain: Chain) -> None:

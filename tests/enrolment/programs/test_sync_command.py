@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import pty
+import re
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -65,6 +70,34 @@ async def test_what_is_not_set_up_is_a_settings_error(place: Path, database_url:
         )
         assert ended.code == 2
         assert says in ended.err.splitlines()[-1]
+
+
+async def test_a_number_that_no_category_has_is_refused(place: Path, database_url: str) -> None:
+    ended = await allim("sync", "--category", str(2**63), cwd=place, DATABASE_URL=database_url)
+    assert ended.code == 2
+    assert "at most" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_on_a_terminal_the_log_keeps_off_the_bar(place: Path, database_url: str) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "allim", "sync", "--category", "999"],
+        cwd=place,
+        env=clean_environment(DATABASE_URL=database_url, LMS_KIND="sample", TERM="xterm"),
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+    ):
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # The other end is closed.
+            while piece := os.read(ours, 65536):
+                shown += piece
+    os.close(ours)
+    assert "asking the LMS" in shown.decode()
+    colours = rb"(?:\x1b\[[0-9;]*m)*"
+    assert re.search(rb"(?:\n|\r|\x1b\[2K)" + colours + rb"\d\d:\d\d:\d\d", shown), shown
 
 
 async def test_one_at_a_time_and_an_interrupt_releases_the_lock(

@@ -54,6 +54,19 @@ async def test_it_answers_as_documented(office: Office, kvca: FakeKvca) -> None:
     assert rows == [("MANUAL", "SUCCESS"), ("SCHEDULER", "SUCCESS")]
 
 
+async def test_what_was_left_out_is_said_beside_the_summary(office: Office, kvca: FakeKvca) -> None:
+    kvca.enrol(COURSE, "nobody", userId="", email="")
+
+    answer = await office.sync()
+
+    assert (answer.status, answer.json["ok"]) == (200, True)
+    assert answer.json["warning"] == (
+        "incomplete: course #447: rows left out: without userId and email (1)"
+    )
+    run = (await office.api.get(f"/runs/{answer.json['run_id']}")).json
+    assert (run["status"], run["error_message"]) == ("SUCCESS", answer.json["warning"])
+
+
 @pytest.mark.parametrize(
     ("fault", "begins"),
     [
