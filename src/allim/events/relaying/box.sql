@@ -85,10 +85,17 @@ UNION ALL
   LIMIT %(limit)s::int)
 
 -- name: blocked
--- Every line with parked messages has one with a due time, or a dead one. Needs outbox_due.
-SELECT DISTINCT slot, topic::text, message_key FROM outbox_messages
- WHERE slot = ANY (%(slots)s::smallint[]) AND parked
-   AND (next_retry_at IS NOT NULL OR status = 'DEAD') AND message_key IS NOT NULL
+-- Every line with parked messages has one with a due time, or a dead one. Needs outbox_due; asked
+-- for in its order, since outbox_parked would walk over all the followers.
+WITH head AS MATERIALIZED (
+    SELECT found.*
+      FROM unnest(%(slots)s::smallint[]) AS asked (slot)
+     CROSS JOIN LATERAL (
+         SELECT slot, topic, message_key FROM outbox_messages AS message
+          WHERE message.slot = asked.slot AND message.parked
+            AND (message.next_retry_at IS NOT NULL OR message.status = 'DEAD')
+          ORDER BY message.next_retry_at LIMIT 10000000) AS found)
+SELECT DISTINCT slot, topic::text, message_key FROM head WHERE message_key IS NOT NULL
 
 -- name: due
 -- Lines that are due, and of each its messages from the head on; `waits` says where one is not
