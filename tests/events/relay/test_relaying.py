@@ -235,3 +235,16 @@ async def test_a_rolled_back_transaction_publishes_nothing(
         await outbox.put(("a", "a2"))
         await world.takes(2)
     assert world.by_key() == {"a": ["a1", "a2"]}
+
+
+async def test_everything_works_where_a_session_keeps_nothing(
+    database: Database, outbox: Outbox, world: World
+) -> None:
+    # What a transaction-mode pooler makes of a database; see tests/database/test_pooler.py.
+    database.pooler = True
+    world.refuse("k1-0003", RETRY)
+    await outbox.put(*numbered(10, 10))
+    async with relaying(database, world):
+        rows = await outbox.until_all_are("SENT")
+    assert sum(row["retry_count"] for row in rows) == 1
+    assert all(came == sorted(came) and len(came) == 10 for came in world.by_key().values())

@@ -157,6 +157,6 @@ def make_producer(configuration: dict[str, Any]) -> Producer:
             "Kafka needs confluent-kafka: pip install 'allim[kafka]'"
         ) from None
     try:
-        return Producer(configuration, logger=LibraryLog())  # type: ignore[arg-type]
+        return Producer(configuration, logger=LibraryLog())
     except KafkaException as error:
         raise ConfigurationError(f"KAFKA_*: {error.args[0].str()}") from None

@@ -35,6 +35,7 @@ class Lease:
         self._keeper = keeper
         self._seconds = seconds
         self._deadline = asked_at + seconds
+        self._lost = False
         self._clock = clock
         self._on_lost = on_lost
         self._stop = threading.Event()
@@ -46,11 +47,11 @@ class Lease:
 
     def holds(self) -> bool:
         """Whether it can't have run out yet. Once it has, it never holds again."""
-        return self._clock() < self._deadline
+        return not self._lost and self._clock() < self._deadline
 
     def lose(self) -> None:
         """It turned out to be lost."""
-        self._deadline = float("-inf")
+        self._lost = True
 
     def stop(self) -> None:
         """Stop beating; waits for a beat under way, five seconds at most."""
