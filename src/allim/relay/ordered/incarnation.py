@@ -195,19 +195,22 @@ class Incarnation(Generic[Message]):
         fetched = await self._box.fetch(asked, limit)
         reached = {message.slot: message.seq for message in fetched.messages}
         cut_in = fetched.messages[-1].slot if len(fetched.messages) >= limit else None
-        lowered = self._marks.advance(asked, reached, cut_in, fetched.snapshot)
+        early = self._marks.advance(asked, reached, cut_in, fetched.snapshot)
         self._fit_batch(fetched.messages, cut=cut_in is not None)
         if cut_in is not None:
             self._first_slot = (cut_in + 1) % SLOTS
-        messages = self._open_ones(fetched.messages, closed)
+        messages = self._open_ones(
+            [m for m in fetched.messages if m.slot not in early] if early else fetched.messages,
+            closed,
+        )
         if messages:
             waiting: list[Message] = []
             if self._blocked:
                 waiting = [message for message in messages if message.line in self._blocked]
                 messages = [message for message in messages if message.line not in self._blocked]
-            slots = frozenset(reached)
+            slots = frozenset(reached.keys() - early)
             self._begin(Turn(slots, messages, waiting))
-        return lowered or cut_in is not None
+        return bool(early) or cut_in is not None
 
     async def _drain(self, closed: Collection[str]) -> None:
         """Begin a turn with parked messages that are due."""
