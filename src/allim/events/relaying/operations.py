@@ -67,7 +67,8 @@ class OutboxOperator:
         """Have messages published again, each key in order; how many will be.
 
         Consumers know them by their event ids. What is waiting already is passed over; what
-        failed is tried at once, with all its retries.
+        failed is tried at once, with all its retries. What was discarded has given up its place:
+        it may leave before earlier messages of its key that still wait.
         """
         replayed = 0
         for batch in _batches(ids):
