@@ -75,6 +75,7 @@ class Incarnation(Generic[Message]):
         self._batch = limits.batch
         self._first_slot = 0
         self._drained_last: set[int] = set()
+        self._more_is_due = False
         self._balance_at = self._read_at = self._due_at = clock()
 
     async def run(self) -> None:
@@ -232,6 +233,9 @@ class Incarnation(Generic[Message]):
             drained = {message.line for message in messages if message.line is not None}
             slots = frozenset(message.slot for message in messages)
             self._drained_last |= slots
+            self._more_is_due = len(parked) >= limit
+            if self._more_is_due:
+                self._due_at = self._clock()
             self._begin(Turn(slots, messages, (), drained))
 
     def _open_ones(
@@ -286,6 +290,8 @@ class Incarnation(Generic[Message]):
         if turn.drained is None:
             for message in end.unsent:
                 self._marks.lower(message.slot, message.seq - 1)
+        if self._more_is_due:
+            self._due_at = self._clock()
         if end.landed is None:
             return
         self._blocked |= end.landed.blocked.keys()
