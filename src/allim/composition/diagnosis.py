@@ -284,6 +284,9 @@ async def _events(_store: Store, environment: Environment, database: Database) -
         )
     else:
         findings.append(good("events", "nothing is late"))
+    if backlog.failed:
+        words = f"{backlog.failed} failed and will be tried again"
+        findings.append(note("events", words, "see `allim events blocked`"))
     if backlog.dead:
         findings.append(
             note("events", f"dead letters: {backlog.dead}", "see `allim events list --status DEAD`")
