@@ -31,7 +31,7 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    __tablename__ = "shop_user"
+    __tablename__ = "fastapi_user"
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     name: Mapped[str] = mapped_column(unique=True)
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -82,18 +82,21 @@ def run(program: str, url: str, **more: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("library", "program"),
-    [("sqlalchemy", SIGN_UP_WITH_FASTAPI), ("django", SIGN_UP_WITH_DJANGO)],
+    ("library", "program", "table"),
+    [
+        ("sqlalchemy", SIGN_UP_WITH_FASTAPI, "fastapi_user"),
+        ("django", SIGN_UP_WITH_DJANGO, "shop_user"),
+    ],
 )
 def test_who_signs_up_is_told_of_and_who_does_not_is_not(
-    database_url: str, library: str, program: str
+    database_url: str, library: str, program: str, table: LiteralString
 ) -> None:
     pytest.importorskip(library)
     with psycopg.connect(database_url, autocommit=True) as listener:
         listener.execute("LISTEN allim_wake")
         answers = run(program, database_url, DJANGO_SETTINGS_MODULE="examples.django_shop.settings")
         woken = [notice.payload for notice in listener.notifies(timeout=30, stop_after=1)]
-        users = listener.execute("SELECT id, name FROM shop_user").fetchall()
+        users = listener.execute(f"SELECT id, name FROM {table}").fetchall()
         events = listener.execute(
             "SELECT message_key, payload, headers ->> 'eventType' FROM outbox_messages ORDER BY seq"
         ).fetchall()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import UUID
@@ -17,14 +18,14 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticCustomError, to_json
+from pydantic_core import PydanticCustomError
 
 from allim.base.errors import FieldProblem, InvalidRequest
 from allim.base.ids import uuid7
 from allim.base.telemetry import TraceContext
 from allim.base.validation import invalid_body
 from allim.events.encryption import Encryption
-from allim.events.errors import MessageSerializationFailed, PayloadTooLarge
+from allim.events.errors import InvalidEvent, MessageSerializationFailed, PayloadTooLarge
 from allim.events.event import RawEvent
 from allim.events.message import TRACEPARENT, Message, prepare
 
@@ -69,9 +70,9 @@ class EventRequest(BaseModel):
         return self
 
     def event(self, traceparent: str | None) -> RawEvent:
-        """As an event. Raises ValueError for what is not base64."""
+        """As an event. Raises ValueError (base64) and InvalidEvent (JSON) for what is neither."""
         if self.payload_base64 is None:
-            payload, content_type = to_json(self.payload), _JSON
+            payload, content_type = _json(self.payload), _JSON
         else:
             payload, content_type = base64.b64decode(self.payload_base64, validate=True), _BYTES
         headers = dict(self.headers)
@@ -120,6 +121,16 @@ def read_events(body: bytes, encryption: Encryption, traceparent: str | None) ->
     if problems:
         raise InvalidRequest(problems)
     return messages
+
+
+def _json(payload: Any) -> bytes:
+    """As JSON again: what was read may hold numbers that it cannot say."""
+    try:
+        return json.dumps(
+            payload, allow_nan=False, ensure_ascii=False, separators=(",", ":")
+        ).encode()
+    except ValueError:
+        raise InvalidEvent("the payload has a number that JSON cannot hold") from None
 
 
 def body_schema() -> dict[str, Any]:

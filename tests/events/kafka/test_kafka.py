@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 from dataclasses import replace
@@ -12,12 +13,15 @@ import pytest
 from allim.base.errors import ConfigurationError
 from allim.database.pool import Database
 from allim.events.publishers.kafka import KafkaPublisher
+from allim.events.publishers.kafka_client import LibraryLog
 from allim.events.relaying.message import OutboxMessage
 from allim.relay.ordered.message import Line
 from allim.relay.outcomes import OutcomeKind
 from tests.events.kafka.conftest import Brokers, event_id, first_by_key, headers_of
+from tests.events.kafka.mock_cluster import mock_cluster
 from tests.events.relay.conftest import Outbox, relaying
 
+NOT_ENOUGH_REPLICAS = 19
 KEYS = [f"k{number}" for number in range(20)]
 
 
@@ -236,6 +240,50 @@ async def test_the_doctor_finds_the_brokers(kafka: Brokers) -> None:
 def test_an_option_that_librdkafka_has_not_is_refused_at_the_start() -> None:
     with pytest.raises(ConfigurationError, match=r"no\.such\.option"):
         Brokers("x:1").publisher(KAFKA_EXTRA_NO_SUCH_OPTION="1")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("MESSAGE_TIMEOUT_MS", "set KAFKA_DELIVERY_TIMEOUT_MS instead"),
+        ("ENABLE_IDEMPOTENCE", "the order of events hangs on it"),
+        ("ENABLE_GAPLESS_GUARANTEE", "the order of events hangs on it"),
+    ],
+)
+def test_an_option_that_would_break_the_order_is_refused_at_the_start(
+    option: str, words: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"KAFKA_EXTRA_{option}: {words}"):
+        Brokers("x:1").publisher(**{f"KAFKA_EXTRA_{option}": "1"})
+
+
+def test_a_broker_that_is_down_does_not_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    library = LibraryLog()
+    for _ in range(100):
+        library.log(logging.ERROR, "%s [%s] %s", "FAIL", "allim#producer-1", "refused")
+    library.log(logging.ERROR, "%s [%s] %s", "FATAL", "allim#producer-1", "the end")
+    assert [record.getMessage() for record in caplog.records] == [
+        "FAIL [allim#producer-1] refused",
+        "FATAL [allim#producer-1] the end",
+    ]
+
+
+async def test_a_producer_that_gave_a_request_up_is_built_anew(topic: str) -> None:
+    with mock_cluster() as cluster:
+        publisher = Brokers(cluster.servers).publisher(KAFKA_RETRIES="1")
+        batch = [message(topic, "a", b"%d" % number, number) for number in range(3)]
+        assert {o.kind for o in await publisher.publish(batch, lambda: True)} == {
+            OutcomeKind.DELIVERED
+        }
+        first = publisher._client
+        cluster.refuse_produce(NOT_ENOUGH_REPLICAS, 10)
+        outcomes = await publisher.publish(batch, lambda: True)
+        assert {(o.kind, o.code) for o in outcomes} == {(OutcomeKind.FAULT, "broker_failed")}
+        cluster.refuse_nothing()
+        outcomes = await publisher.publish(batch, lambda: True)
+        assert {o.kind for o in outcomes} == {OutcomeKind.DELIVERED}
+        assert publisher._client is not first
+        await publisher.close()
 
 
 def test_options_reach_librdkafka(kafka: Brokers) -> None:

@@ -81,6 +81,7 @@ async def test_several_are_stored_together_or_not_at_all(api: Api, outbox: Outbo
         ({"payload": ...}, ""),
         ({"payload_base64": "AA=="}, ""),
         ({"payload": "x" * (1024 * 1024)}, "/payload"),
+        ({"payload": {"a": [float("inf")]}}, ""),
         ({"headers": {"a": 1}}, "/headers/a"),
         ({"headers": {"eventId": "x"}}, ""),
         ({"event_id": "7"}, "/event_id"),

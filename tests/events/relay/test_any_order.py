@@ -29,6 +29,7 @@ from allim.database.pool import Database
 from allim.events.relaying.box import OutboxBox
 from allim.events.relaying.message import OutboxMessage
 from allim.events.relaying.operations import OutboxOperator
+from allim.events.slots import slot_of
 from allim.relay.ordered.box import Landed, Settlement
 from allim.relay.ordered.incarnation import Incarnation
 from allim.relay.ordered.limits import OrderedLimits
@@ -191,7 +192,12 @@ class Events(RuleBasedStateMachine):
     @precondition(lambda self: len(self.late) < 2)
     @rule()
     def begin_late(self) -> None:
-        key = f"late{self.number}"
+        # Beside others in their slot, whose numbers go on meanwhile.
+        key = next(
+            key
+            for number in range(9999)
+            if slot_of(key := f"late{number}") == slot_of("a") and key not in self.late
+        )
         names = [self._name(key), self._name(key)]
 
         async def write() -> psycopg.AsyncConnection[Any]:
@@ -202,12 +208,15 @@ class Events(RuleBasedStateMachine):
         self.late[key] = (self.run(write()), names)
 
     @precondition(lambda self: self.late)
-    @rule(commits=st.booleans())
-    def end_late(self, commits: bool) -> None:
-        tx, names = self.late.pop(next(iter(self.late)))
+    @rule(commits=st.booleans(), follows=st.booleans())
+    def end_late(self, commits: bool, follows: bool) -> None:
+        key = next(iter(self.late))
+        tx, names = self.late.pop(key)
         self.run(tx.commit() if commits else tx.rollback())
         self.run(tx.close())
         self.committed.update(names if commits else ())
+        if follows:  # somebody had waited for it
+            self.publish([key])
 
     # Relays
 
@@ -340,7 +349,7 @@ class Events(RuleBasedStateMachine):
     def _finish(self) -> None:
         """Everything else ends, and one relay whose world takes everything does the rest."""
         while self.late:
-            self.end_late(True)
+            self.end_late(True, False)
         while any(not relay.killed for relay in self.relays):
             self.kill(0)
         self.relays.clear()

@@ -12,7 +12,9 @@ from typing import Any
 import psycopg
 
 from allim.database.pool import Database
-from tests.events.relay.conftest import Outbox, World, put, relaying
+from allim.events.slots import slot_of
+from allim.relay.wake import WakeSignal
+from tests.events.relay.conftest import LANE, Outbox, World, put, relaying
 
 HOUR = 3600.0
 
@@ -45,6 +47,29 @@ async def test_an_id_taken_early_hides_nothing(
         await early.execute("COMMIT")
         await outbox.until_all_are("SENT")
     assert len(world.came) == 192
+
+
+async def test_what_follows_a_late_commit_does_not_overtake_it(
+    database: Database, outbox: Outbox, world: World
+) -> None:
+    beside = next(key for n in range(9999) if slot_of(key := f"k{n}") == slot_of("a"))
+    signal = WakeSignal()
+    async with (
+        relaying(database, world, signal=signal, rescan_every=HOUR, poll_deaf=HOUR),
+        database.connection() as late,
+    ):
+        await late.execute("BEGIN")
+        await put(late, ("a", "1"))
+        await outbox.put((beside, "beside"))
+        signal.wake([LANE])
+        await world.takes(1)
+        await outbox.until(lambda rows: rows[-1]["status"] == "SENT")
+        # Both come between two looks of the relay.
+        await late.execute("COMMIT")
+        await outbox.put(("a", "2"))
+        signal.wake([LANE])
+        await outbox.until_all_are("SENT")
+    assert world.by_key() == {beside: ["beside"], "a": ["1", "2"]}
 
 
 async def test_savepoints_that_are_rolled_back_publish_nothing(

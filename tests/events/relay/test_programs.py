@@ -60,6 +60,18 @@ async def test_the_doctor_says_where_events_go(database_url: str) -> None:
     assert "no broker of 127.0.0.1:1 answers" in told.out
 
 
+async def test_the_doctor_tells_of_events_that_fail(database: Database, database_url: str) -> None:
+    await Outbox(database).put(("a", "1"), ("b", "2"))
+    await database.fetch(
+        "UPDATE outbox_messages SET status = 'FAILED', parked = true,"
+        " next_retry_at = now() + interval '1 hour' WHERE message_key = 'a' RETURNING 1"
+    )
+    with an_empty_directory() as home:
+        told = await allim("doctor", cwd=home, DATABASE_URL=database_url)
+    assert "1 failed and will be tried again" in told.out
+    assert "allim events blocked" in told.out
+
+
 async def test_a_route_that_names_no_publisher_stops_the_start(database_url: str) -> None:
     with an_empty_directory() as home:
         told = await allim(

@@ -6,6 +6,7 @@ import asyncio
 from itertools import pairwise
 
 from allim.database.pool import Database
+from allim.events.relaying.box import OutboxBox
 from allim.relay.ordered.relay import LANE
 from allim.relay.wake import WakeSignal
 from tests.events.relay.conftest import REFUSED, RETRY, Outbox, World, put, relaying
@@ -99,6 +100,33 @@ async def test_what_follows_a_failed_message_waits_for_its_retry(
         )
         await outbox.until_all_are("SENT")
     assert world.by_key()["a"] == ["a1", "a2", "a3", "a4"]
+
+
+async def all_heads_failed(database: Database) -> None:
+    await database.fetch("UPDATE outbox_messages SET parked = true RETURNING 1")
+    await database.fetch(
+        "UPDATE outbox_messages SET status = 'FAILED', retry_count = 1, next_retry_at = now()"
+        " WHERE seq IN (SELECT min(seq) FROM outbox_messages GROUP BY message_key) RETURNING 1"
+    )
+
+
+async def test_many_keys_that_are_due_are_retried_without_a_rest_in_between(
+    database: Database, outbox: Outbox, world: World
+) -> None:
+    await outbox.put(*numbered(100, 2))
+    await all_heads_failed(database)
+    async with relaying(database, world, due_every=3600.0):
+        await outbox.until_all_are("SENT")
+    assert in_order(world)
+
+
+async def test_followers_of_a_failed_head_take_no_room_from_other_keys(
+    database: Database, outbox: Outbox
+) -> None:
+    await outbox.put(*numbered(4, 20))
+    await all_heads_failed(database)
+    due = await OutboxBox(database).due(range(64), 4)
+    assert {message.payload.decode() for message in due} == {f"k{key}-0000" for key in range(4)}
 
 
 async def test_a_message_that_fails_too_often_is_dead_and_its_key_goes_on(

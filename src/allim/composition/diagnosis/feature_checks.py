@@ -108,6 +108,9 @@ async def check_events(
         )
     else:
         findings.append(good("events", "nothing is late"))
+    if backlog.failed:
+        words = f"{backlog.failed} failed and will be tried again"
+        findings.append(note("events", words, "see `allim events blocked`"))
     if backlog.dead:
         findings.append(
             note("events", f"dead letters: {backlog.dead}", "see `allim events list --status DEAD`")

@@ -255,6 +255,9 @@ class KafkaPublisher:
             words = next(e.str() for e in handover.reports.values() if e is not None)
             for place in lost:
                 outcomes[place] = Outcome.fault("broker_failed", words)
+            # What the library gave up leaves a hole in what this producer numbers, and brokers
+            # take nothing behind a hole.
+            client.abandon(words, brokers_failed=True)
 
     async def _one_by_one(
         self,

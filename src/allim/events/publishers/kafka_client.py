@@ -24,7 +24,9 @@ log = logging.getLogger("allim.events.kafka")
 
 POLL_SECONDS = 0.1
 PURGE_SECONDS = 5.0
+QUIET_SECONDS = 10.0
 GAPLESS = "_GAPLESS_GUARANTEE"
+CONFIGURATION = "CONFWARN"
 
 
 class Handover:
@@ -136,16 +138,27 @@ class KafkaClient:
 
 
 class LibraryLog:
-    """Where librdkafka's own lines go."""
+    """Where librdkafka's own lines go.
+
+    It tries a broker that is down several times a second and tells of each: of a kind of line
+    one is passed on in `QUIET_SECONDS`.
+    """
+
+    def __init__(self) -> None:
+        self._told_at: dict[str, float] = {}
 
     def log(self, level: int, message: str, *arguments: Any) -> None:
         """Pass a line on, but for the warning that our settings are what they are meant to be."""
-        if not (arguments and arguments[0] == "CONFWARN"):
-            log.log(min(level, logging.WARNING), message, *arguments)
+        kind = str(arguments[0]) if arguments else ""
+        now = time.monotonic()
+        if kind == CONFIGURATION or now < self._told_at.get(kind, -QUIET_SECONDS) + QUIET_SECONDS:
+            return
+        self._told_at[kind] = now
+        log.log(min(level, logging.WARNING), message, *arguments)
 
 
 def _note(error: KafkaError) -> None:
-    log.info("%s", error.str())
+    log.debug("%s", error.str())
 
 
 def make_producer(configuration: dict[str, Any]) -> Producer:

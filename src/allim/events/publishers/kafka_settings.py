@@ -8,10 +8,24 @@ from typing import Literal
 
 from pydantic import Field
 
-from allim.base.settings import Environment, SettingsGroup
+from allim.base.errors import ConfigurationError
+from allim.base.settings import INVALID, Environment, SettingsGroup
 
 EXTRA = "KAFKA_EXTRA_"
 """`KAFKA_EXTRA_SASL_MECHANISM` is librdkafka's `sasl.mechanism`."""
+
+PROMISED = {
+    "acks": "KAFKA_ACKS",
+    "request.required.acks": "KAFKA_ACKS",
+    "bootstrap.servers": "KAFKA_BOOTSTRAP_SERVERS",
+    "metadata.broker.list": "KAFKA_BOOTSTRAP_SERVERS",
+    "delivery.timeout.ms": "KAFKA_DELIVERY_TIMEOUT_MS",
+    "message.timeout.ms": "KAFKA_DELIVERY_TIMEOUT_MS",
+    "enable.gapless.guarantee": None,
+    "enable.idempotence": None,
+    "transactional.id": None,
+}
+"""Options that the order of events hangs on; the setting that stands for one, where there is."""
 
 MESSAGE_MAX_BYTES = 1024 * 1024 + 64 * 1024
 """The largest payload of the outbox with its headers; brokers may take less."""
@@ -57,19 +71,21 @@ class KafkaSettings(SettingsGroup):
 
 @dataclass(frozen=True, slots=True)
 class KafkaOptions:
-    """The settings, and any option of librdkafka, which wins."""
+    """The settings, and any option of librdkafka, which wins; but for those of `PROMISED`."""
 
     settings: KafkaSettings
     extra: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, environment: Environment) -> KafkaOptions:
-        """As the environment has them."""
-        extra = environment.beginning(EXTRA)
-        return cls(
-            environment.read(KafkaSettings),
-            {name.lower().replace("_", "."): value for name, value in extra.items()},
-        )
+        """As the environment has them. Raises ConfigurationError."""
+        extra: dict[str, str] = {}
+        for name, value in environment.beginning(EXTRA).items():
+            option = name.lower().replace("_", ".")
+            if option in PROMISED:
+                raise ConfigurationError(f"{INVALID}{EXTRA}{name}: {_why_not(PROMISED[option])}")
+            extra[option] = value
+        return cls(environment.read(KafkaSettings), extra)
 
     def for_librdkafka(self) -> dict[str, str | int | float | bool]:
         """The producer's configuration."""
@@ -95,3 +111,7 @@ class KafkaOptions:
             "reconnect.backoff.max.ms": 1000,
             **self.extra,
         }
+
+
+def _why_not(setting: str | None) -> str:
+    return f"set {setting} instead" if setting else "the order of events hangs on it as it is"

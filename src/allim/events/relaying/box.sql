@@ -100,7 +100,8 @@ SELECT DISTINCT slot, topic::text, message_key FROM head WHERE message_key IS NO
 -- name: due
 -- Lines that are due, and of each its messages from the head on; `waits` says where one is not
 -- due (a later retry of its own, or until an operator's word), and its line ends there. A
--- message without a key is a line of its own. Needs outbox_due, then outbox_parked. now(), since
+-- message without a key is a line of its own. Of a line whose head has failed before only that, so
+-- that the limit is not spent on its followers. Needs outbox_due, then outbox_parked. now(), since
 -- a volatile function is no index condition.
 WITH due AS MATERIALIZED (
     SELECT DISTINCT slot, topic, message_key, CASE WHEN message_key IS NULL THEN seq END AS seq
@@ -118,6 +119,14 @@ SELECT line.slot, line.seq, line.id, line.topic, line.message_key, line.payload,
        line.waits
   FROM due
  CROSS JOIN LATERAL (
+     SELECT message.retry_count > 0 OR message.status = 'DEAD' AS alone
+       FROM outbox_messages AS message
+      WHERE message.slot = due.slot AND message.topic = due.topic AND message.parked
+        AND (message.message_key = due.message_key
+             OR (due.message_key IS NULL AND message.message_key IS NULL
+                 AND message.seq = due.seq))
+      ORDER BY message.seq LIMIT 1) AS head
+ CROSS JOIN LATERAL (
      SELECT message.slot, message.seq, message.id::text, message.topic::text,
             message.message_key, message.payload, message.headers, message.content_type,
             message.encryption_key, extract(epoch FROM message.created_at)::float8 AS created_at,
@@ -128,7 +137,7 @@ SELECT line.slot, line.seq, line.id, line.topic, line.message_key, line.payload,
         AND (message.message_key = due.message_key
              OR (due.message_key IS NULL AND message.message_key IS NULL
                  AND message.seq = due.seq))
-      ORDER BY message.seq LIMIT %(limit)s::int) AS line
+      ORDER BY message.seq LIMIT CASE WHEN head.alone THEN 1 ELSE %(limit)s::int END) AS line
  LIMIT %(limit)s::int
 
 -- name: settle_sent

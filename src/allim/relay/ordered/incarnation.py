@@ -75,6 +75,7 @@ class Incarnation(Generic[Message]):
         self._batch = limits.batch
         self._first_slot = 0
         self._drained_last: set[int] = set()
+        self._more_is_due = False
         self._balance_at = self._read_at = self._due_at = clock()
 
     async def run(self) -> None:
@@ -195,19 +196,22 @@ class Incarnation(Generic[Message]):
         fetched = await self._box.fetch(asked, limit)
         reached = {message.slot: message.seq for message in fetched.messages}
         cut_in = fetched.messages[-1].slot if len(fetched.messages) >= limit else None
-        lowered = self._marks.advance(asked, reached, cut_in, fetched.snapshot)
+        early = self._marks.advance(asked, reached, cut_in, fetched.snapshot)
         self._fit_batch(fetched.messages, cut=cut_in is not None)
         if cut_in is not None:
             self._first_slot = (cut_in + 1) % SLOTS
-        messages = self._open_ones(fetched.messages, closed)
+        messages = self._open_ones(
+            [m for m in fetched.messages if m.slot not in early] if early else fetched.messages,
+            closed,
+        )
         if messages:
             waiting: list[Message] = []
             if self._blocked:
                 waiting = [message for message in messages if message.line in self._blocked]
                 messages = [message for message in messages if message.line not in self._blocked]
-            slots = frozenset(reached)
+            slots = frozenset(reached.keys() - early)
             self._begin(Turn(slots, messages, waiting))
-        return lowered or cut_in is not None
+        return bool(early) or cut_in is not None
 
     async def _drain(self, closed: Collection[str]) -> None:
         """Begin a turn with parked messages that are due."""
@@ -229,6 +233,9 @@ class Incarnation(Generic[Message]):
             drained = {message.line for message in messages if message.line is not None}
             slots = frozenset(message.slot for message in messages)
             self._drained_last |= slots
+            self._more_is_due = len(parked) >= limit
+            if self._more_is_due:
+                self._due_at = self._clock()
             self._begin(Turn(slots, messages, (), drained))
 
     def _open_ones(
@@ -283,6 +290,8 @@ class Incarnation(Generic[Message]):
         if turn.drained is None:
             for message in end.unsent:
                 self._marks.lower(message.slot, message.seq - 1)
+        if self._more_is_due:
+            self._due_at = self._clock()
         if end.landed is None:
             return
         self._blocked |= end.landed.blocked.keys()

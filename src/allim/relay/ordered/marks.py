@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from allim.base.clock import Clock
 from allim.relay.low_water import Snapshot
 from allim.relay.ordered.limits import SLOTS
+
+UNREAD = float("inf")
 
 
 class SlotMarks:
@@ -14,7 +16,8 @@ class SlotMarks:
 
     A transaction first seen in progress remembers how far reading had come before that fetch: all
     its numbers are higher, since they were drawn after its id. When it has ended, slots are
-    read from there again. This holds for slots that were not read then too: what was seen in
+    read from there again, and what this fetch met above is left for then: it may come after what
+    that transaction wrote. This holds for slots that were not read then too: what was seen in
     them earlier has lower numbers yet.
     """
 
@@ -43,8 +46,11 @@ class SlotMarks:
         reached: Mapping[int, int],
         cut_in: int | None,
         snapshot: Snapshot,
-    ) -> bool:
-        """Take in a fetch; True when lower numbers may have come meanwhile.
+    ) -> Collection[int]:
+        """Take in a fetch; the slots where lower numbers may have come than were asked for.
+
+        What was met in those must not leave yet: a transaction that has ended since may have
+        written what comes before it. They are to be read again.
 
         `reached` is the last number met in each slot that had any; `cut_in` the slot where
         the limit cut, if it did.
@@ -52,7 +58,9 @@ class SlotMarks:
         for xid in snapshot.in_progress - self._remembered.keys():
             self._remembered[xid] = self._highest
         highest = list(self._highest)
-        for slot, _ in asked:
+        read_from: dict[int, int] = {}
+        for slot, mark in asked:
+            read_from[slot] = mark
             last = reached.get(slot, 0)
             highest[slot] = max(highest[slot], last)
             # A slot that was read to its end holds nothing that is ready below what was met.
@@ -60,10 +68,12 @@ class SlotMarks:
             if slot == cut_in:
                 break
         self._highest = highest
-        lowered = False
+        early: set[int] = set()
         for xid in [xid for xid in self._remembered if xid not in snapshot.in_progress]:
             for slot, then in enumerate(self._remembered.pop(xid)):
-                if then < self._marks[slot]:
-                    self._marks[slot] = then
-                    lowered = True
-        return lowered
+                if then >= read_from.get(slot, UNREAD):
+                    continue  # this fetch began low enough, and saw that the transaction had ended
+                self.lower(slot, then)
+                if slot in read_from:
+                    early.add(slot)
+        return early
