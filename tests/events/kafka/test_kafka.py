@@ -257,6 +257,11 @@ def test_an_option_that_would_break_the_order_is_refused_at_the_start(
         Brokers("x:1").publisher(**{f"KAFKA_EXTRA_{option}": "1"})
 
 
+def test_what_is_not_there_yet_is_refused_and_not_ignored() -> None:
+    with pytest.raises(ConfigurationError, match="KAFKA_TRANSACTIONAL is not there yet"):
+        Brokers("x:1").publisher(KAFKA_TRANSACTIONAL="true")
+
+
 def test_a_broker_that_is_down_does_not_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
     library = LibraryLog()
     for _ in range(100):

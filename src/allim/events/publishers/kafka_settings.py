@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from allim.base.errors import ConfigurationError
 from allim.base.settings import INVALID, Environment, SettingsGroup
@@ -67,6 +67,18 @@ class KafkaSettings(SettingsGroup):
     kafka_max_block_ms: int = Field(
         60_000, ge=100, description="How long a full buffer, or an unknown topic, is waited for."
     )
+    kafka_transactional: bool = Field(
+        False,
+        description="Fencing of a frozen relay at the broker, by transactions: not there yet, so"
+        " true is refused. The database's fence holds; what a woken relay still sends are repeats.",
+    )
+
+    @field_validator("kafka_transactional")
+    @classmethod
+    def _is_not_there_yet(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("is not there yet: leave it out, and let consumers drop repeats by id")
+        return value
 
 
 @dataclass(frozen=True, slots=True)
