@@ -141,6 +141,16 @@ class Deliveries:
     def __init__(self, url: str) -> None:
         self.url = url
 
+    async def untouched(self) -> bool:
+        """Whether nobody is at work on the database: what a killed process had begun has ended."""
+        async with await psycopg.AsyncConnection.connect(self.url) as connection:
+            cursor = await connection.execute(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                " AND backend_type = 'client backend'"
+            )
+            return await cursor.fetchone() == (0,)
+
     async def add(self, sink: HttpSink, count: int, *, with_steps: bool = False) -> None:
         """Webhooks to `count` paths of the sink, each perhaps followed by another."""
         async with await psycopg.AsyncConnection.connect(self.url) as connection:

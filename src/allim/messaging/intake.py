@@ -70,7 +70,8 @@ class Intake:
         self._database = database
         self._channels = channels
         self._on_commit = on_commit
-        self._is_mock = channels[ALIMTALK].configured().mode == "mock"
+        alimtalk = channels.get(ALIMTALK)
+        self._is_mock = alimtalk is not None and alimtalk.configured().mode == "mock"
         self._defaults = SentBy(
             pf_id=defaults.solapi_kakao_pf_id, template_id=defaults.solapi_kakao_template_id
         )
