@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -109,11 +110,13 @@ def _unprivileged(socket_directory: str) -> int | None:
 
 
 def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(200):
+    deadline = time.monotonic() + 60.0
+    while time.monotonic() < deadline:
         assert process.poll() is None, "pgbouncer ended"
         try:
             psycopg.connect(url, connect_timeout=2).close()
         except psycopg.OperationalError:
+            time.sleep(0.05)
             continue
         return
     raise DatabaseUnavailable("pgbouncer does not answer")

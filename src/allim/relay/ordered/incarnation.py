@@ -75,7 +75,8 @@ class Incarnation(Generic[Message]):
         self._batch = limits.batch
         self._first_slot = 0
         self._drained_last: set[int] = set()
-        self._more_is_due = False
+        self._maybe_due: set[int] = set()
+        """Slots in which more may be due than was read."""
         self._balance_at = self._read_at = self._due_at = clock()
 
     async def run(self) -> None:
@@ -225,16 +226,19 @@ class Incarnation(Generic[Message]):
         if not idle - resting:
             return
         limit = self._batch
-        parked = await self._box.due(idle - resting, limit)
-        self._fit_batch(parked, cut=len(parked) >= limit)
+        asked = idle - resting
+        parked = await self._box.due(asked, limit)
+        is_cut = len(parked) >= limit
+        self._fit_batch(parked, cut=is_cut)
+        # Slots that are busy now were not asked: what is known of them stays.
+        self._maybe_due = self._maybe_due | asked if is_cut else self._maybe_due - asked
         self._blocked.update(message.line for message in parked if message.line is not None)
         messages = self._open_ones(parked, closed, pass_over=False)
         if messages:
             drained = {message.line for message in messages if message.line is not None}
             slots = frozenset(message.slot for message in messages)
             self._drained_last |= slots
-            self._more_is_due = len(parked) >= limit
-            if self._more_is_due:
+            if is_cut:
                 self._due_at = self._clock()
             self._begin(Turn(slots, messages, (), drained))
 
@@ -290,7 +294,7 @@ class Incarnation(Generic[Message]):
         if turn.drained is None:
             for message in end.unsent:
                 self._marks.lower(message.slot, message.seq - 1)
-        if self._more_is_due:
+        if self._maybe_due:
             self._due_at = self._clock()
         if end.landed is None:
             return
