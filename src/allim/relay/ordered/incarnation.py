@@ -75,6 +75,7 @@ class Incarnation(Generic[Message]):
         self._batch = limits.batch
         self._first_slot = 0
         self._drained_last: set[int] = set()
+        self._passed_by = False
         self._maybe_due: set[int] = set()
         """Slots in which more may be due than was read."""
         self._balance_at = self._read_at = self._due_at = clock()
@@ -193,6 +194,8 @@ class Incarnation(Generic[Message]):
         if not idle:
             return False
         self._read_at = self._clock() + self._poll()
+        # A wake may have meant a slot that is busy: it is looked at when that is free.
+        self._passed_by = bool(self._busy)
         asked, limit = self._marks.ask(idle), self._batch
         fetched = await self._box.fetch(asked, limit)
         reached = {message.slot: message.seq for message in fetched.messages}
@@ -286,6 +289,8 @@ class Incarnation(Generic[Message]):
             await asyncio.sleep(self._limits.pause)
         finally:
             self._busy -= turn.slots
+            if self._passed_by:
+                self._read_at = self._clock()
             if self._leaving & turn.slots:
                 self._balance_at = self._clock()
             self._woken.set()
