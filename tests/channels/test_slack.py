@@ -211,8 +211,8 @@ async def test_an_answer_that_echoes_the_webhook_is_not_kept_as_it_is() -> None:
         sink.answer(Answer.of(503, f"down: {sink.url}{PATH}"))
         later = await send_one(rig.channel, a_message(None))
         await rig.http.close()
-    assert outcome.response == "no such hook [webhook]"
-    assert later.response == "down: [webhook]"
+    assert outcome.response == "no such hook [secret]"
+    assert later.response == "down: [secret]"
 
 
 async def test_the_target_tells_webhooks_apart_without_telling_them() -> None:

@@ -216,7 +216,7 @@ async def test_410_says_that_the_endpoint_is_gone(retry_all: bool) -> None:
     with capture_logs() as logs:
         outcome = await _answered(Answer.of(410), payload={"retry_all": retry_all})
     assert (outcome.kind, outcome.disable_target) == (OutcomeKind.REFUSED, True)
-    assert [line["event"] for line in logs] == ["webhook_gone"]
+    assert [line["event"] for line in logs] == ["target_gone"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
