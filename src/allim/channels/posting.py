@@ -13,7 +13,7 @@ from allim.channels.answers import outcome_of_failure
 from allim.channels.channel import ChannelServices, HttpAnswer, Message
 from allim.channels.http import HttpFailure
 from allim.channels.sending import Sending
-from allim.relay.outcomes import Outcome
+from allim.relay.outcomes import RESPONSE_LIMIT, Outcome
 from allim.relay.sender import RecordProviderId
 from allim.relay.work import Work
 
@@ -73,20 +73,32 @@ class PostingChannel(ABC):
         headers: Mapping[str, str] = JSON_HEADERS,
         trusted: bool,
         secret: str = "",
+        timeout: float | None = None,
+        limit: int = RESPONSE_LIMIT,
     ) -> Outcome:
         """Post, and let `read` say what the answer means; no answer is an outcome, too.
 
-        An answer that echoes `secret` is kept without it.
+        An answer that echoes `secret` is kept without it. `timeout` is seconds, the channel's own
+        if None; `limit` is how many bytes of an answer are read, more than are ever kept.
         """
         try:
-            answer = await self._http.post(
-                url, body=body, headers=headers, timeout=self._timeout, trusted=trusted
+            answer = await self._http.request(
+                "POST",
+                url,
+                body=body,
+                headers=headers,
+                timeout=self._timeout if timeout is None else timeout,
+                trusted=trusted,
+                limit=limit,
             )
         except HttpFailure as failure:
             return outcome_of_failure(failure, at_most_once=self.limits.at_most_once)
         if secret:
             answer = replace(answer, body=answer.body.replace(secret, "[secret]"))
-        return read(answer)
+        outcome = read(answer)
+        if outcome.response is not None and len(outcome.response) > RESPONSE_LIMIT:
+            return replace(outcome, response=outcome.response[:RESPONSE_LIMIT])
+        return outcome
 
     async def _deliver_and_tell(self, message: Message) -> Outcome:
         outcome = await self.deliver(message)

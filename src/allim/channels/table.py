@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from allim.channels import alimtalk, email, kakao, log, sheet, slack, sms, webhook
+from allim.channels import (
+    alimtalk,
+    discord,
+    email,
+    kakao,
+    log,
+    sheet,
+    slack,
+    sms,
+    teams,
+    telegram,
+    webhook,
+)
 from allim.channels.channel import ChannelEntry
 from allim.channels.solapi.settings import SolapiSettings
 
 CHANNELS: tuple[ChannelEntry, ...] = (
     ChannelEntry(email.NAME, email.make, email.EmailSettings),
     ChannelEntry(slack.NAME, slack.make, slack.SlackSettings),
+    ChannelEntry(discord.NAME, discord.make, discord.DiscordSettings),
+    ChannelEntry(teams.NAME, teams.make, teams.TeamsSettings),
+    ChannelEntry(telegram.NAME, telegram.make, telegram.TelegramSettings),
     ChannelEntry(sms.NAME, sms.make, SolapiSettings),
     ChannelEntry(alimtalk.NAME, alimtalk.make, alimtalk.AlimtalkSettings),
     ChannelEntry(sheet.NAME, sheet.make, sheet.SheetSettings),
