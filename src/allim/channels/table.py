@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from allim.channels import (
     alimtalk,
+    apprise,
     discord,
     email,
     kakao,
@@ -14,6 +15,7 @@ from allim.channels import (
     teams,
     telegram,
     webhook,
+    webpush,
 )
 from allim.channels.channel import ChannelEntry
 from allim.channels.solapi.settings import SolapiSettings
@@ -24,6 +26,8 @@ CHANNELS: tuple[ChannelEntry, ...] = (
     ChannelEntry(discord.NAME, discord.make, discord.DiscordSettings),
     ChannelEntry(teams.NAME, teams.make, teams.TeamsSettings),
     ChannelEntry(telegram.NAME, telegram.make, telegram.TelegramSettings),
+    ChannelEntry(apprise.NAME, apprise.make, apprise.AppriseSettings),
+    ChannelEntry(webpush.NAME, webpush.make, webpush.WebPushSettings),
     ChannelEntry(sms.NAME, sms.make, SolapiSettings),
     ChannelEntry(alimtalk.NAME, alimtalk.make, alimtalk.AlimtalkSettings),
     ChannelEntry(sheet.NAME, sheet.make, sheet.SheetSettings),
