@@ -189,7 +189,7 @@ class AppriseChannel(PostingChannel):
             return None
         known = ", ".join(sorted(self._urls))
         if not recipient:
-            return FieldProblem(place, "missing", f"is needed, there is no {DEFAULT}: {known}")
+            return FieldProblem(place, "missing", f"is needed, one of: {known}")
         return FieldProblem(place, "unknown_name", f"must be one of: {known}")
 
     def _in_doubt(self, code: str, detail: str) -> Outcome:
