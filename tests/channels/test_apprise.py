@@ -208,7 +208,7 @@ async def test_while_too_many_calls_hang_messages_wait_and_spend_nothing(
         first, second = await rig.send(), await rig.send()
         free.set()
     assert (first.kind, first.code) == (OutcomeKind.RETRY, "timeout")
-    assert (second.kind, second.code) == (OutcomeKind.SNOOZED, "busy")
+    assert (second.kind, second.code) == (OutcomeKind.SNOOZED, "target_busy")
 
 
 async def test_without_a_url_success_says_that_nothing_was_called() -> None:

@@ -16,6 +16,7 @@ from allim.base.errors import ConfigurationError
 from allim.base.settings import Environment
 from allim.channels import telegram
 from allim.channels.channel import Channel, ChannelServices, Draft, FillsIn
+from allim.channels.pace import Pace
 from allim.channels.registry import make_http, make_services
 from allim.channels.shortening import utf16_length
 from allim.relay.outcomes import Outcome, OutcomeKind
@@ -138,6 +139,18 @@ async def test_a_group_that_became_a_supergroup_is_called_by_its_new_id_at_once(
     assert chats == [-987, -100987]
     assert outcome.kind is OutcomeKind.DELIVERED
     assert "-100987" in (outcome.detail or "")
+
+
+async def test_chats_are_targets_of_their_own_and_share_the_pace_of_the_bot() -> None:
+    now = 100.0
+    pace = Pace(25.0, now=lambda: now)
+    assert [round(pace.seconds_to_turn(), 2) for _ in range(3)] == [0.0, 0.04, 0.08]
+    now += 60
+    assert pace.seconds_to_turn() == 0.0
+    async with TelegramRig.open() as rig:
+        first, second = (rig.channel.target(a_message(chat)) for chat in ("-1001", "-1002"))
+    assert first != second
+    assert first.startswith("127.0.0.1#")
 
 
 async def test_an_answer_that_echoes_the_token_is_kept_without_it() -> None:

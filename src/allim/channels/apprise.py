@@ -149,7 +149,7 @@ class AppriseChannel(PostingChannel):
                 timeout=self._timeout,
             )
         except NoThreadFree:
-            return Outcome.snooze("busy", BUSY_SECONDS, "too many calls by apprise hang")
+            return Outcome.snooze("target_busy", BUSY_SECONDS, "too many calls by apprise hang")
         except BadAppriseUrl as error:
             return Outcome.refused("invalid_apprise_url", f"apprise: {error}")
         except TimeoutError:

@@ -120,7 +120,7 @@ class DiscordChannel(IncomingWebhooks):
         """Post; see the module for what answers mean."""
         target = target_of(url)
         if (seconds := self._pauses.left(target, EVERY_WEBHOOK)) > 0:
-            return Outcome.snooze("rate_limited", seconds, "Discord asked for a pause")
+            return Outcome.snooze("target_paused", seconds, "Discord asked for a pause")
         return await self.post(
             _address(url, message),
             lambda answer: self._outcome(target, answer),
@@ -160,13 +160,18 @@ class DiscordChannel(IncomingWebhooks):
         return outcome_of_answer(answer, by="Discord", reason=_reason(said), gone=gone)
 
     def _heed(self, target: str, answer: HttpAnswer, said: Mapping[str, Any]) -> None:
-        """Call nobody in vain: neither after a 429 nor once this window's calls are spent."""
-        if answer.status != 429 and answer.headers.get("X-RateLimit-Remaining") != "0":
-            return
+        """Call nobody in vain: after a 429 for everything, and once a window's calls are spent.
+
+        A 429 for one webhook is heeded by the engine.
+        """
         seconds = _pause(answer, said)
-        if seconds is not None:
-            everybody = said.get("global") is True or "X-RateLimit-Global" in answer.headers
-            self._pauses.pause(EVERY_WEBHOOK if everybody else target, seconds)
+        if seconds is None:
+            return
+        if answer.status == 429:
+            if said.get("global") is True or "X-RateLimit-Global" in answer.headers:
+                self._pauses.pause(EVERY_WEBHOOK, seconds)
+        elif answer.headers.get("X-RateLimit-Remaining") == "0":
+            self._pauses.pause(target, seconds)
 
 
 def make(environment: Environment, services: ChannelServices) -> DiscordChannel:

@@ -38,6 +38,7 @@ from allim.channels.channel import (
 from allim.channels.hooks import require_url, target_of
 from allim.channels.http import HttpFailure
 from allim.channels.json_bytes import json_bytes
+from allim.channels.pace import Pace
 from allim.channels.posting import PostingChannel
 from allim.channels.sending import Sending, sending
 from allim.channels.shortening import shortened, utf16_length
@@ -59,6 +60,8 @@ PASSED_ON: Mapping[str, type] = {
     "link_preview_options": dict,
     "reply_markup": dict,
 }
+CALLS_PER_SECOND = 25.0
+"""Of one process; a bot may send 30 messages a second, whatever their chats."""
 LEAST_SECONDS = 1.0
 """A second call is not begun with less."""
 
@@ -138,6 +141,7 @@ class TelegramChannel(PostingChannel):
 
     name = NAME
     recipient_kind = RecipientKind.TELEGRAM_CHAT
+    only_target: str | None = None
 
     def __init__(
         self, settings: TelegramSettings, sending: Sending, services: ChannelServices
@@ -147,10 +151,7 @@ class TelegramChannel(PostingChannel):
         self._token = token.get_secret_value() if token is not None else None
         self._chat = settings.telegram_chat_id
         self._api = settings.telegram_api_url
-        self._target = (
-            target_of(f"{self._api}/{self._token}") if token else "telegram:not_configured"
-        )
-        self.only_target: str | None = self._target
+        self._pace = Pace(CALLS_PER_SECOND)
 
     def fill_in(self, draft: Draft) -> Draft:
         """The chat of the settings, where the draft names none."""
@@ -177,8 +178,8 @@ class TelegramChannel(PostingChannel):
         return Configured("live", f"sends as bot {self._token.partition(':')[0]}, {chat}")
 
     def target(self, content: Message) -> str:
-        """There is one bot, and its limits count all its chats."""
-        return self._target
+        """The chat, as a hash: a 429 is about one chat, and must not hold up the others."""
+        return target_of(f"{self._api}/{self._token}/{content.recipient or self._chat}")
 
     async def deliver(self, message: Message) -> Outcome:
         """Send; see the module for what answers mean."""
@@ -188,7 +189,8 @@ class TelegramChannel(PostingChannel):
         if not chat or not _CHAT.fullmatch(chat):
             return Outcome.refused("invalid_chat", "the recipient is not a chat's id")
         deadline = time.monotonic() + self._timeout
-        outcome = await self._send(chat, message, self._timeout)
+        await self._pace.turn()
+        outcome = await self._send(chat, message, deadline - time.monotonic())
         moved_to = Said.of(outcome.response or "").moved_to
         left = deadline - time.monotonic()
         if moved_to is None or left < LEAST_SECONDS:
@@ -249,7 +251,7 @@ class TelegramChannel(PostingChannel):
 
 def make(environment: Environment, services: ChannelServices) -> TelegramChannel:
     """Make the channel."""
-    limits = SendingLimits(concurrency=16, per_target=16, rate=RateLimit(25.0, burst=25))
+    limits = SendingLimits(concurrency=8, per_target=1, rate=RateLimit(1.0, burst=3))
     return TelegramChannel(
         environment.read(TelegramSettings),
         sending(environment, NAME, timeout=15.0, limits=limits),
