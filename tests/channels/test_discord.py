@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from allim.base.settings import Environment
 from allim.channels import discord
 from allim.channels.channel import Channel, ChannelServices, Draft
+from allim.channels.pauses import REMEMBERED, Pauses
 from allim.channels.registry import make_http, make_services
 from allim.channels.shortening import utf16_length
 from allim.relay.outcomes import Outcome, OutcomeKind
@@ -188,6 +189,28 @@ async def test_a_429_for_everything_pauses_every_webhook() -> None:
         other = await rig.send(TAKEN, recipient="ops")
         assert len(rig.sink.requests) == 1
     assert other.kind is OutcomeKind.SNOOZED
+
+
+async def test_a_callers_server_pauses_only_itself() -> None:
+    limited = said(429, {"Retry-After": "300", "X-RateLimit-Global": "true"})
+    async with DiscordRig.open(ALLIM_SSRF_ALLOW="127.0.0.0/8") as rig:
+        elsewhere = rig.sink.url.replace("127.0.0.1", "localhost")
+        await rig.send(limited, recipient=f"{elsewhere}/x")
+        own = await rig.send(TAKEN)
+    assert own.kind is OutcomeKind.DELIVERED
+
+
+def test_pauses_are_over_when_they_are_and_never_too_many() -> None:
+    now = 100.0
+    pauses = Pauses(now=lambda: now)
+    pauses.pause("a", 5.0)
+    pauses.pause("a", 3.0)
+    assert (pauses.left("a"), pauses.left("b"), pauses.left("b", "a")) == (5.0, 0.0, 5.0)
+    now += 6
+    assert pauses.left("a") == 0.0
+    for number in range(2 * REMEMBERED):
+        pauses.pause(str(number), 60.0)
+    assert sum(pauses.left(str(number)) > 0 for number in range(2 * REMEMBERED)) <= REMEMBERED
 
 
 async def test_a_window_that_is_spent_is_waited_for() -> None:

@@ -53,7 +53,6 @@ EMBED_LIMITS = {"title": 256, "description": 4096}
 FIELDS_LIMIT = 25
 PASSED_ON = ("embeds", "username", "avatar_url", "thread_name", "flags")
 NO_MENTIONS: Mapping[str, Sequence[str]] = {"parse": []}
-EVERY_WEBHOOK = "every webhook"
 LONGEST_PAUSE = 3600.0
 
 ANSWER_LIMIT = 256 * 1024
@@ -119,7 +118,7 @@ class DiscordChannel(IncomingWebhooks):
     async def deliver_to(self, url: str, message: Message, *, trusted: bool) -> Outcome:
         """Post; see the module for what answers mean."""
         target = target_of(url)
-        if (seconds := self._pauses.left(target, EVERY_WEBHOOK)) > 0:
+        if (seconds := self._pauses.left(target, _host(target))) > 0:
             return Outcome.snooze("target_paused", seconds, "Discord asked for a pause")
         return await self.post(
             _address(url, message),
@@ -169,7 +168,8 @@ class DiscordChannel(IncomingWebhooks):
             return
         if answer.status == 429:
             if said.get("global") is True or "X-RateLimit-Global" in answer.headers:
-                self._pauses.pause(EVERY_WEBHOOK, seconds)
+                # Of that host only: a caller's URL may lead to anybody who says so.
+                self._pauses.pause(_host(target), seconds)
         elif answer.headers.get("X-RateLimit-Remaining") == "0":
             self._pauses.pause(target, seconds)
 
@@ -183,6 +183,10 @@ def make(environment: Environment, services: ChannelServices) -> DiscordChannel:
         sending(environment, NAME, timeout=10.0, limits=limits),
         services,
     )
+
+
+def _host(target: str) -> str:
+    return target.partition("#")[0]
 
 
 def _address(url: str, message: Message) -> str:

@@ -19,7 +19,8 @@ class Pauses:
         """No call to `target` for so many seconds."""
         if len(self._until) >= REMEMBERED:
             now = self._now()
-            self._until = {name: until for name, until in self._until.items() if until > now}
+            kept = {name: until for name, until in self._until.items() if until > now}
+            self._until = kept if len(kept) < REMEMBERED else {}
         self._until[target] = max(self._until.get(target, 0.0), self._now() + seconds)
 
     def left(self, *targets: str) -> float:
