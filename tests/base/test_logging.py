@@ -60,6 +60,12 @@ def test_passwords_tokens_and_quoted_rows_are_masked() -> None:
     except ValueError:
         logging.getLogger("allim").exception("at postgresql://me:hunter2@db/allim")
     structlog.get_logger().warning("posted", url="https://hooks.slack.com/services/T0/B0/abcdef")
+    for url in (
+        "https://discord.com/api/v10/webhooks/1/abcdef",
+        "https://api.telegram.org/bot123456:abcdef/sendMessage",
+        "https://x.logic.azure.com/invoke?api-version=1&sig=abcdef",
+    ):
+        structlog.get_logger().warning("posted", url=url)
     text = stream.getvalue()
     assert "hunter2" not in text
     assert "abcdef" not in text

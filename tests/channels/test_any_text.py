@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from allim.channels.answers import retry_after
 from allim.channels.json_bytes import json_bytes
 from allim.channels.mail import Mailbox, compose, parse_mailbox, parse_sender
+from allim.channels.shortening import ELLIPSIS, shortened, shortened_to_fit, utf16_length
 from allim.channels.ssrf import AddressGuard
 from allim.testing.channels import a_message
 
@@ -83,3 +84,28 @@ def test_a_retry_after_is_seconds_or_nothing(text: str) -> None:
 @given(st.recursive(any_text | st.floats() | st.none(), lambda inner: st.lists(inner)))
 def test_any_value_becomes_utf8(value: object) -> None:
     assert json_bytes({"value": value}).decode()
+
+
+@settings(max_examples=100, deadline=None)
+@given(any_text, st.integers(min_value=1, max_value=40))
+def test_a_text_is_whole_or_its_beginning_with_an_ellipsis(text: str, limit: int) -> None:
+    cut = shortened(text, limit)
+    assert utf16_length(cut) <= limit
+    if cut != text:
+        assert utf16_length(text) > limit
+        plain = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
+        assert cut.endswith(ELLIPSIS)
+        assert plain.startswith(cut.removesuffix(ELLIPSIS))
+
+
+@settings(max_examples=100, deadline=None)
+@given(any_text, st.integers(min_value=12, max_value=60))
+def test_what_is_cut_to_fit_is_the_most_that_fits(text: str, limit: int) -> None:
+    def written(kept: str) -> bytes:
+        return json_bytes([kept])
+
+    cut = shortened_to_fit(text, limit, written)
+    assert len(cut) <= limit
+    if cut != written(text):
+        kept = next(n for n in range(len(text)) if written(text[:n] + ELLIPSIS) == cut)
+        assert len(written(text[: kept + 1] + ELLIPSIS)) > limit

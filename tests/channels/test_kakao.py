@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from allim.base.errors import ConfigurationError, InvalidRequest
 from allim.base.settings import Environment
 from allim.channels import kakao
-from allim.channels.channel import Draft
+from allim.channels.channel import Channel, ChannelServices, Draft
 from allim.channels.registry import make_channels, make_http, make_services
 from allim.hub.model import NotificationRequest
 from allim.hub.resolution import resolve
@@ -20,50 +20,32 @@ from allim.testing.channels import (
     NOTIFICATION,
     ChannelConformance,
     ChannelRig,
-    Mood,
+    HttpRig,
     a_message,
     send_one,
-    turn_http,
 )
-from allim.testing.http import Answer, HttpSink
+from allim.testing.http import Answer, Request
 
 PATH = "/hooks/s3cretGATEWAY"
 
 
-class KakaoRig(ChannelRig):
+class KakaoRig(HttpRig):
     recipient = "ops"
     secrets = ("s3cretGATEWAY",)
 
-    def __init__(self, sink: HttpSink, **settings: str) -> None:
-        self.sink = sink
-        self.environment = Environment(
-            {"KAKAO_WEBHOOK_URL": sink.url + PATH, "KAKAO_TIMEOUT_SECONDS": "20", **settings}
-        )
-        self.http = make_http(self.environment)
-        self.channel = kakao.make(self.environment, make_services(self.http))
+    def settings(self, url: str) -> Mapping[str, str]:
+        return {"KAKAO_WEBHOOK_URL": url + PATH, "KAKAO_TIMEOUT_SECONDS": "20"}
 
-    async def turn(self, mood: Mood) -> None:
-        await turn_http(self.sink, mood)
+    def make(self, environment: Environment, services: ChannelServices) -> Channel:
+        return kakao.make(environment, services)
 
-    async def received(self) -> Sequence[str]:
-        return [request.json["message"] for request in self.sink.requests]
-
-    async def all_closed(self) -> None:
-        await self.http.close()
-        await self.sink.all_closed()
-
-
-@asynccontextmanager
-async def _rig(**settings: str) -> AsyncIterator[KakaoRig]:
-    async with HttpSink() as sink:
-        rig = KakaoRig(sink, **settings)
-        yield rig
-        await rig.http.close()
+    def text_of(self, request: Request) -> str:
+        return str(request.json["message"])
 
 
 class TestConformance(ChannelConformance):
     def rig(self) -> AbstractAsyncContextManager[ChannelRig]:
-        return _rig(KAKAO_TIMEOUT_SECONDS="2")
+        return KakaoRig.open(KAKAO_TIMEOUT_SECONDS="2")
 
 
 async def test_a_notice_has_template_recipient_and_variables() -> None:
@@ -74,7 +56,7 @@ async def test_a_notice_has_template_recipient_and_variables() -> None:
         data=data,
         payload={"variables": {"title": "다른 제목", "link": "https://x.example"}},
     )
-    async with _rig() as rig:
+    async with KakaoRig.open() as rig:
         await send_one(rig.channel, message)
         (request,) = rig.sink.requests
     said = request.json
@@ -113,9 +95,8 @@ async def test_a_notice_has_template_recipient_and_variables() -> None:
     ],
 )
 async def test_what_answers_mean(answer: Answer, kind: OutcomeKind, code: str | None) -> None:
-    async with _rig() as rig:
-        rig.sink.answer(answer)
-        outcome = await send_one(rig.channel, a_message("ops"))
+    async with KakaoRig.open() as rig:
+        outcome = await rig.send(answer)
         assert len(rig.sink.requests) == 1
     assert (outcome.kind, outcome.code) == (kind, code)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -14,71 +14,51 @@ from allim.base.errors import ConfigurationError
 from allim.base.settings import Environment
 from allim.channels import slack
 from allim.channels.answers import retry_after
-from allim.channels.channel import Draft
+from allim.channels.channel import Channel, ChannelServices, Draft
 from allim.channels.registry import make_http, make_services
 from allim.relay.outcomes import Outcome, OutcomeKind
 from allim.testing.channels import (
     ChannelConformance,
     ChannelRig,
-    Mood,
+    HttpRig,
     a_message,
     send_one,
-    turn_http,
 )
-from allim.testing.http import Answer, HttpSink, Then
+from allim.testing.http import Answer, Request, Then
 
 PATH = "/services/T000/B000/s3cretTOKEN"
 
 
-class SlackRig(ChannelRig):
+class SlackRig(HttpRig):
     bad_recipients = ("nobody", "http://169.254.169.254/latest", "https://user:pw@hooks.slack.com/")
     secrets = ("s3cretTOKEN", "0therTOKEN")
 
-    def __init__(self, sink: HttpSink, **settings: str) -> None:
-        self.sink = sink
-        self.environment = Environment(
-            {
-                "SLACK_WEBHOOK_URL": sink.url + PATH,
-                "SLACK_WEBHOOKS": f"ops={sink.url}/services/0therTOKEN",
-                "SLACK_TIMEOUT_SECONDS": "20",
-                **settings,
-            }
-        )
-        self.http = make_http(self.environment)
-        self.channel = slack.make(self.environment, make_services(self.http))
+    def settings(self, url: str) -> Mapping[str, str]:
+        return {
+            "SLACK_WEBHOOK_URL": url + PATH,
+            "SLACK_WEBHOOKS": f"ops={url}/services/0therTOKEN",
+            "SLACK_TIMEOUT_SECONDS": "20",
+        }
 
-    async def turn(self, mood: Mood) -> None:
-        await turn_http(self.sink, mood)
+    def make(self, environment: Environment, services: ChannelServices) -> Channel:
+        return slack.make(environment, services)
 
-    async def received(self) -> Sequence[str]:
-        return [request.json["text"] for request in self.sink.requests]
-
-    async def all_closed(self) -> None:
-        await self.http.close()
-        await self.sink.all_closed()
-
-
-@asynccontextmanager
-async def _rig(**settings: str) -> AsyncIterator[SlackRig]:
-    async with HttpSink() as sink:
-        rig = SlackRig(sink, **settings)
-        yield rig
-        await rig.http.close()
+    def text_of(self, request: Request) -> str:
+        return str(request.json["text"])
 
 
 class TestConformance(ChannelConformance):
     def rig(self) -> AbstractAsyncContextManager[ChannelRig]:
-        return _rig(SLACK_TIMEOUT_SECONDS="2")
+        return SlackRig.open(SLACK_TIMEOUT_SECONDS="2")
 
 
 async def _answered(answer: Answer, **settings: str) -> Outcome:
-    async with _rig(**settings) as rig:
-        rig.sink.answer(answer)
-        return await send_one(rig.channel, a_message(None))
+    async with SlackRig.open(**settings) as rig:
+        return await rig.send(answer)
 
 
 async def test_the_text_is_a_bold_title_over_the_message() -> None:
-    async with _rig() as rig:
+    async with SlackRig.open() as rig:
         await send_one(rig.channel, a_message(None, title="A <b>\n& more", message="1 < 2 &amp;"))
         (request,) = rig.sink.requests
     assert request.path == PATH
@@ -87,7 +67,7 @@ async def test_the_text_is_a_bold_title_over_the_message() -> None:
 
 async def test_blocks_are_passed_on_with_a_text_for_notices() -> None:
     blocks = [{"type": "section", "text": {"type": "mrkdwn", "text": "*<https://x.example|go>*"}}]
-    async with _rig() as rig:
+    async with SlackRig.open() as rig:
         await send_one(rig.channel, a_message(None, payload={"blocks": blocks}))
         (request,) = rig.sink.requests
     assert request.json["blocks"] == blocks
@@ -95,14 +75,14 @@ async def test_blocks_are_passed_on_with_a_text_for_notices() -> None:
 
 
 async def test_a_name_leads_to_its_webhook() -> None:
-    async with _rig() as rig:
+    async with SlackRig.open() as rig:
         await send_one(rig.channel, a_message("ops"))
         (request,) = rig.sink.requests
     assert request.path == "/services/0therTOKEN"
 
 
 async def test_a_callers_url_is_guarded_where_the_operators_is_not() -> None:
-    async with _rig() as rig:
+    async with SlackRig.open() as rig:
         own = await send_one(rig.channel, a_message(None))
         callers = await send_one(rig.channel, a_message(rig.sink.url + "/else"))
         assert len(rig.sink.requests) == 1
@@ -111,7 +91,7 @@ async def test_a_callers_url_is_guarded_where_the_operators_is_not() -> None:
 
 
 async def test_an_unknown_name_is_refused() -> None:
-    async with _rig() as rig:
+    async with SlackRig.open() as rig:
         outcome = await send_one(rig.channel, a_message("nobody"))
     assert (outcome.kind, outcome.code) == (OutcomeKind.REFUSED, "unknown_webhook")
 
@@ -204,19 +184,15 @@ async def test_whatever_breaks_on_the_way_is_tried_again(answer: Answer, code: s
 
 
 async def test_an_answer_that_echoes_the_webhook_is_not_kept_as_it_is() -> None:
-    async with HttpSink() as sink:
-        rig = SlackRig(sink)
-        sink.answer(Answer.of(404, f"no such hook {sink.url}{PATH}"))
-        outcome = await send_one(rig.channel, a_message(None))
-        sink.answer(Answer.of(503, f"down: {sink.url}{PATH}"))
-        later = await send_one(rig.channel, a_message(None))
-        await rig.http.close()
-    assert outcome.response == "no such hook [webhook]"
-    assert later.response == "down: [webhook]"
+    async with SlackRig.open() as rig:
+        outcome = await rig.send(Answer.of(404, f"no such hook {rig.sink.url}{PATH}"))
+        later = await rig.send(Answer.of(503, f"down: {rig.sink.url}{PATH}"))
+    assert outcome.response == "no such hook [secret]"
+    assert later.response == "down: [secret]"
 
 
 async def test_the_target_tells_webhooks_apart_without_telling_them() -> None:
-    async with _rig() as rig:
+    async with SlackRig.open() as rig:
         default = rig.channel.target(a_message(None))
         ops = rig.channel.target(a_message("ops"))
         by_url = rig.channel.target(a_message(rig.sink.url + PATH))
@@ -227,7 +203,7 @@ async def test_the_target_tells_webhooks_apart_without_telling_them() -> None:
 
 
 async def test_diagnose_tells_a_live_webhook_from_a_dead_one() -> None:
-    async with _rig() as rig:
+    async with SlackRig.open() as rig:
         rig.sink.answer(Answer.of(400, "no_text"))
         assert await rig.channel.diagnose() is None
         rig.sink.answer(Answer.of(404, "no_service"))
@@ -252,13 +228,13 @@ async def test_diagnose_tells_a_live_webhook_from_a_dead_one() -> None:
 async def test_blocks_beyond_slacks_limits_are_named(
     payload: dict[str, object], place: str
 ) -> None:
-    async with _rig() as rig:
+    async with SlackRig.open() as rig:
         (problem,) = rig.channel.check(Draft(None, "t", "m", None, payload))
     assert problem.place == place
 
 
 async def test_nothing_to_say_is_a_problem() -> None:
-    async with _rig() as rig:
+    async with SlackRig.open() as rig:
         (problem,) = rig.channel.check(Draft(None, None, "", None, {}))
     assert (problem.place, problem.code) == ("/message", "missing")
 

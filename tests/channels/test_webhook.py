@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 from structlog.testing import capture_logs
@@ -14,17 +14,16 @@ from structlog.testing import capture_logs
 from allim.base.errors import ConfigurationError
 from allim.base.settings import Environment
 from allim.channels import webhook
-from allim.channels.channel import Draft, Message
-from allim.channels.registry import make_http, make_services
+from allim.channels.channel import Channel, ChannelServices, Draft, Message
+from allim.channels.registry import make_services
 from allim.channels.signing import BadSecret, secret_key
 from allim.relay.outcomes import Outcome, OutcomeKind
 from allim.testing.channels import (
     ChannelConformance,
     ChannelRig,
-    Mood,
+    HttpRig,
     a_message,
     send_one,
-    turn_http,
 )
 from allim.testing.http import Answer, HttpSink, Request
 
@@ -33,49 +32,33 @@ NEW = "whsec_" + base64.b64encode(b"new secret of thirty-two bytes..").decode()
 LOCAL = {"ALLIM_SSRF_ALLOW": "127.0.0.0/8", "WEBHOOK_TIMEOUT_SECONDS": "20"}
 
 
-class WebhookRig(ChannelRig):
+class WebhookRig(HttpRig):
     bad_recipients = (None, "", "kim@example.com", "ftp://example.com/", "http://10.0.0.1/hook")
     secrets = (NEW, NEW.removeprefix("whsec_"), "s3cret-path")
 
-    def __init__(self, sink: HttpSink, **settings: str) -> None:
-        self.sink = sink
-        self.recipient = f"{sink.url}/s3cret-path"
-        self.environment = Environment({**LOCAL, "WEBHOOK_SECRETS": NEW, **settings})
-        self.http = make_http(self.environment)
-        self.channel = webhook.make(self.environment, make_services(self.http))
+    def settings(self, url: str) -> Mapping[str, str]:
+        self.recipient = f"{url}/s3cret-path"
+        return {**LOCAL, "WEBHOOK_SECRETS": NEW}
 
-    async def turn(self, mood: Mood) -> None:
-        await turn_http(self.sink, mood)
+    def make(self, environment: Environment, services: ChannelServices) -> Channel:
+        return webhook.make(environment, services)
 
-    async def received(self) -> Sequence[str]:
-        return [request.json["message"] for request in self.sink.requests]
-
-    async def all_closed(self) -> None:
-        await self.http.close()
-        await self.sink.all_closed()
-
-
-@asynccontextmanager
-async def _rig(**settings: str) -> AsyncIterator[WebhookRig]:
-    async with HttpSink() as sink:
-        rig = WebhookRig(sink, **settings)
-        yield rig
-        await rig.http.close()
+    def text_of(self, request: Request) -> str:
+        return str(request.json["message"])
 
 
 class TestConformance(ChannelConformance):
     def rig(self) -> AbstractAsyncContextManager[ChannelRig]:
-        return _rig(WEBHOOK_TIMEOUT_SECONDS="2")
+        return WebhookRig.open(WEBHOOK_TIMEOUT_SECONDS="2")
 
 
 async def _answered(answer: Answer, **parts: object) -> Outcome:
-    async with _rig() as rig:
-        rig.sink.answer(answer)
-        return await send_one(rig.channel, a_message(rig.recipient, **parts))
+    async with WebhookRig.open() as rig:
+        return await rig.send(answer, **parts)
 
 
 async def test_the_body_tells_the_notification() -> None:
-    async with _rig() as rig:
+    async with WebhookRig.open() as rig:
         await send_one(rig.channel, a_message(rig.recipient, payload={"extra": [1, "이"]}))
         (request,) = rig.sink.requests
     assert request.method == "POST"
@@ -95,7 +78,7 @@ async def test_the_body_tells_the_notification() -> None:
 
 
 async def test_a_body_of_the_callers_own_replaces_ours() -> None:
-    async with _rig() as rig:
+    async with WebhookRig.open() as rig:
         await send_one(rig.channel, a_message(rig.recipient, payload={"body": {"content": "hi"}}))
         (request,) = rig.sink.requests
     assert request.json == {"content": "hi"}
@@ -116,7 +99,7 @@ def _verified(request: Request, secret: str, signature: str) -> bool:
 
 
 async def test_the_signature_can_be_verified() -> None:
-    async with _rig() as rig:
+    async with WebhookRig.open() as rig:
         await send_one(rig.channel, a_message(rig.recipient))
         (request,) = rig.sink.requests
     assert request.headers["webhook-id"] == "msg_0190163d-8694-739b-aea5-966c26f8ad91_4711"
@@ -124,7 +107,7 @@ async def test_the_signature_can_be_verified() -> None:
 
 
 async def test_while_a_secret_rotates_both_sign() -> None:
-    async with _rig(WEBHOOK_SECRETS=f"{NEW} {OLD}") as rig:
+    async with WebhookRig.open(WEBHOOK_SECRETS=f"{NEW} {OLD}") as rig:
         await send_one(rig.channel, a_message(rig.recipient))
         (request,) = rig.sink.requests
     newer, older = request.headers["webhook-signature"].split(" ")
@@ -136,7 +119,7 @@ async def test_a_targets_own_secret_wins_over_the_setting() -> None:
     async def secrets_for(tenant_id: int | None, url: str) -> Sequence[str]:
         return [OLD] if tenant_id == 7 and url.endswith("/s3cret-path") else []
 
-    async with _rig() as rig:
+    async with WebhookRig.open() as rig:
         services = make_services(rig.http, secrets_for=secrets_for)
         channel = webhook.make(rig.environment, services)
         await send_one(channel, a_message(rig.recipient, tenant_id=7))
@@ -147,7 +130,7 @@ async def test_a_targets_own_secret_wins_over_the_setting() -> None:
 
 
 async def test_without_a_secret_nothing_is_signed_and_the_channel_says_so() -> None:
-    async with _rig(WEBHOOK_SECRETS="") as rig:
+    async with WebhookRig.open(WEBHOOK_SECRETS="") as rig:
         await send_one(rig.channel, a_message(rig.recipient))
         (request,) = rig.sink.requests
         assert "not signed" in rig.channel.configured().detail
@@ -156,7 +139,7 @@ async def test_without_a_secret_nothing_is_signed_and_the_channel_says_so() -> N
 
 
 async def test_every_attempt_has_the_same_id() -> None:
-    async with _rig() as rig:
+    async with WebhookRig.open() as rig:
         rig.sink.answer(Answer.of(500), Answer.of(200))
         await send_one(rig.channel, a_message(rig.recipient))
         await send_one(rig.channel, a_message(rig.recipient))
@@ -168,7 +151,7 @@ async def test_a_bad_secret_of_a_target_waits_for_an_operator() -> None:
     async def secrets_for(tenant_id: int | None, url: str) -> Sequence[str]:
         return ["whsec_short"]
 
-    async with _rig() as rig:
+    async with WebhookRig.open() as rig:
         channel = webhook.make(rig.environment, make_services(rig.http, secrets_for=secrets_for))
         with capture_logs() as logs:
             outcome = await send_one(channel, a_message(rig.recipient))
@@ -216,7 +199,7 @@ async def test_410_says_that_the_endpoint_is_gone(retry_all: bool) -> None:
     with capture_logs() as logs:
         outcome = await _answered(Answer.of(410), payload={"retry_all": retry_all})
     assert (outcome.kind, outcome.disable_target) == (OutcomeKind.REFUSED, True)
-    assert [line["event"] for line in logs] == ["webhook_gone"]
+    assert [line["event"] for line in logs] == ["target_gone"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -235,7 +218,7 @@ async def test_retry_after_is_honoured() -> None:
 
 async def test_the_trace_goes_with_it() -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    async with _rig() as rig:
+    async with WebhookRig.open() as rig:
         await send_one(rig.channel, a_message(rig.recipient, traceparent=trace))
         (request,) = rig.sink.requests
     assert request.headers["traceparent"] == trace
@@ -243,7 +226,7 @@ async def test_the_trace_goes_with_it() -> None:
 
 async def test_custom_headers_are_sent() -> None:
     headers = {"Authorization": "Bearer abc", "X-Team": "ops"}
-    async with _rig() as rig:
+    async with WebhookRig.open() as rig:
         await send_one(rig.channel, a_message(rig.recipient, payload={"headers": headers}))
         (request,) = rig.sink.requests
     assert request.headers["authorization"] == "Bearer abc"
@@ -271,7 +254,7 @@ async def test_custom_headers_are_sent() -> None:
 async def test_headers_that_would_break_the_request_are_named_and_never_sent(
     headers: object,
 ) -> None:
-    async with _rig() as rig:
+    async with WebhookRig.open() as rig:
         draft = Draft(rig.recipient, "t", "m", None, {"headers": headers})
         problems = rig.channel.check(draft)
         assert problems
@@ -286,7 +269,7 @@ async def test_headers_that_would_break_the_request_are_named_and_never_sent(
 
 
 async def test_at_most_once_leaves_what_may_have_arrived_to_an_operator() -> None:
-    async with _rig(WEBHOOK_AT_MOST_ONCE="true") as rig:
+    async with WebhookRig.open(WEBHOOK_AT_MOST_ONCE="true") as rig:
         rig.sink.answer(Answer.cut())
         lost = await send_one(rig.channel, a_message(rig.recipient))
         await rig.sink.stop()
@@ -302,7 +285,7 @@ async def test_a_2xx_whose_body_breaks_off_is_a_success() -> None:
 
 
 async def test_the_target_hides_the_path() -> None:
-    async with _rig() as rig:
+    async with WebhookRig.open() as rig:
         assert rig.channel.target(_to("https://h.example/t0ken?x=1")) == "https://h.example:443"
         assert rig.channel.target(_to("not a url at all")) == "invalid"
 

@@ -26,13 +26,18 @@ PAGES = [
     "README.ko.md",
     "docs/tutorial/first-notification.md",
     "docs/how-to/connect-a-sheet.md",
+    "docs/how-to/connect-apprise.md",
+    "docs/how-to/connect-discord.md",
     "docs/how-to/connect-kakao.md",
     "docs/how-to/connect-slack.md",
+    "docs/how-to/connect-teams.md",
+    "docs/how-to/connect-telegram.md",
     "docs/how-to/publish-events.md",
     "docs/how-to/replay-dead-letters.md",
     "docs/how-to/schedule-the-sync.md",
     "docs/how-to/send-email.md",
     "docs/how-to/use-the-client.md",
+    "docs/how-to/web-push.md",
     "docs/how-to/webhooks.md",
 ]
 

@@ -1,8 +1,8 @@
 """Logging: one line an event on stderr, JSON where nobody watches, readable on a terminal.
 
 structlog and the standard library's logging end in the same writer. Secrets and bodies are
-never given to a log; what a URL may carry all the same (a password, the token of a Slack
-webhook) is masked here as a second net, and so are the rows that a database error quotes.
+never given to a log; what a URL may carry all the same (a password, the token of a chat's
+webhook or bot) is masked here as a second net, and so are the rows that a database error quotes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ QUIET_LIBRARIES = ("asyncio", "aiohttp", "uvicorn", "psycopg", "psycopg.pool", "
 """Heard from WARNING on, unless everything is wanted."""
 
 _CREDENTIALS = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@:]*:[^\s/@]*@", re.IGNORECASE)
-_SLACK_TOKEN = re.compile(r"(https://hooks\.slack\.com/)\S+", re.IGNORECASE)
+_TOKEN = re.compile(
+    r"(https://hooks\.slack\.com/|https://[\w.]*discord(?:app)?\.com/api/\S*?webhooks/"
+    r"|://\S+?/bot(?=\d+:)|://\S+?[?&]sig=)\S+",
+    re.IGNORECASE,
+)
 _QUOTED_ROW = re.compile(r"^(DETAIL|CONTEXT):.*$", re.MULTILINE)
 _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "31;1"}
 _FIRST = ("time", "level", "event", "logger")
@@ -163,7 +167,7 @@ def text_line(coloured: bool) -> Render:
 def masked(text: str) -> str:
     """The text without what URLs and database errors may give away."""
     if "://" in text:
-        text = _SLACK_TOKEN.sub(r"\1***", _CREDENTIALS.sub(r"\1***@", text))
+        text = _TOKEN.sub(r"\1***", _CREDENTIALS.sub(r"\1***@", text))
     return _QUOTED_ROW.sub(r"\1: not shown", text)
 
 

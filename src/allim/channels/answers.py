@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -11,6 +11,8 @@ from allim.channels.http import HttpFailure
 from allim.relay.outcomes import Outcome
 
 NEVER_WORKS = frozenset({"invalid_url", "blocked_address"})
+SUCCESS = range(200, 300)
+REDIRECT = range(300, 400)
 WORTH_RETRYING = frozenset({408, 425, 429})
 
 
@@ -24,6 +26,47 @@ def outcome_of_failure(failure: HttpFailure, *, at_most_once: bool) -> Outcome:
     if failure.ambiguous and at_most_once:
         return Outcome.unknown(failure.code, str(failure))
     return Outcome.retry(failure.code, str(failure))
+
+
+def outcome_of_answer(
+    answer: HttpAnswer,
+    *,
+    by: str = "",
+    code: str | None = None,
+    reason: str = "",
+    success: Container[int] = SUCCESS,
+    retried: Container[int] = (),
+    gone: Container[int] = (),
+) -> Outcome:
+    """What an answer means where its status tells all: the one table for every HTTP channel.
+
+    A status in `success` is that; 408, 425, 429, 5xx and those in `retried` are tried again; all
+    else is refused, redirects too. A status in `gone` says that the target itself is no more.
+    `by` (who answered), `code` and `reason` are the provider's own words for a refusal.
+    """
+    status = answer.status
+    if status in success:
+        return Outcome.delivered(http_status=status, response=answer.body)
+    if status not in gone and (is_worth_retrying(status) or status in retried):
+        return retry_of_answer(answer)
+    said = "with a redirect, which is not followed" if status in REDIRECT else f"{status} {reason}"
+    return Outcome.refused(
+        code or f"http_{status}",
+        f"{by} answered {said}".strip(),
+        http_status=status,
+        response=answer.body,
+        disable_target=status in gone,
+    )
+
+
+def bad_answer(answer: HttpAnswer, sentence: str, *, at_most_once: bool) -> Outcome:
+    """What a success means that the provider did not speak (a proxy's page, say).
+
+    It is tried again: a message twice is better than none, unless nothing may go out twice.
+    """
+    if at_most_once:
+        return Outcome.unknown("bad_answer", sentence)
+    return Outcome.retry("bad_answer", sentence, http_status=answer.status, response=answer.body)
 
 
 def retry_of_answer(answer: HttpAnswer) -> Outcome:

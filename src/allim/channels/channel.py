@@ -24,6 +24,11 @@ class RecipientKind(StrEnum):
     SLACK_WEBHOOK = "slack_webhook"
     SHEET = "sheet"
     KAKAO = "kakao"
+    DISCORD_WEBHOOK = "discord_webhook"
+    TEAMS_WEBHOOK = "teams_webhook"
+    TELEGRAM_CHAT = "telegram_chat"
+    APPRISE = "apprise"
+    PUSH_SUBSCRIPTION = "push_subscription"
     ANY = "any"
 
 

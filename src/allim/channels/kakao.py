@@ -22,7 +22,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from allim.base.errors import FieldProblem
 from allim.base.settings import Environment, SettingsGroup
-from allim.channels.answers import is_worth_retrying, outcome_of_failure, retry_of_answer
+from allim.channels.answers import outcome_of_answer
 from allim.channels.channel import (
     ChannelServices,
     Configured,
@@ -32,12 +32,11 @@ from allim.channels.channel import (
     RecipientKind,
 )
 from allim.channels.hooks import Verdict, checked_url, target_of
-from allim.channels.http import HttpFailure
 from allim.channels.json_bytes import json_bytes
+from allim.channels.posting import JSON_HEADERS, PostingChannel
 from allim.channels.sending import Sending, sending
 from allim.relay.outcomes import Outcome
-from allim.relay.sender import RecordProviderId, SendingLimits
-from allim.relay.work import Work
+from allim.relay.sender import SendingLimits
 
 NAME = "KAKAO"
 UNAUTHORIZED = 401
@@ -68,7 +67,7 @@ class KakaoSettings(SettingsGroup):
         return checked_url(value)
 
 
-class KakaoChannel:
+class KakaoChannel(PostingChannel):
     """Posts to one gateway."""
 
     name = NAME
@@ -78,13 +77,11 @@ class KakaoChannel:
         self, settings: KakaoSettings, sending: Sending, services: ChannelServices
     ) -> None:
         url = settings.kakao_webhook_url
-        self.limits = sending.limits
+        super().__init__(sending, services)
         self._settings = settings
-        self._timeout = sending.timeout
         self._url = url.get_secret_value() if url is not None else None
         self._target = target_of(self._url) if self._url else "kakao:not_configured"
         self.only_target: str | None = self._target
-        self._http = services.http
 
     def fill_in(self, draft: Draft) -> Draft:
         """The template and the recipient of the settings, where the draft has none."""
@@ -113,44 +110,22 @@ class KakaoChannel:
         """There is one gateway."""
         return self._target
 
-    async def send(
-        self, batch: Sequence[Work[Message]], record: RecordProviderId[Message]
-    ) -> Sequence[Outcome]:
-        """Post each; see the module for what answers mean."""
-        return [await self._post(work.content) for work in batch]
-
-    async def reconcile(self, work: Work[Message]) -> Outcome | None:
-        """A gateway cannot be asked."""
-        return None
-
-    async def diagnose(self) -> str | None:
-        """Nothing can be tried without a notice to somebody."""
-        return None
-
-    async def close(self) -> None:
-        """The HTTP client is shared and closed by whoever made it."""
-
-    async def _post(self, message: Message) -> Outcome:
+    async def deliver(self, message: Message) -> Outcome:
+        """Post; see the module for what answers mean."""
         if self._url is None:
             return Outcome.delivered("not_configured", detail="no Kakao gateway is configured")
         body = self._body(message)
-        headers = {
-            "Content-Type": "application/json; charset=utf-8",
-            "Idempotency-Key": body["dedupe_key"],
-        }
+        headers = {**JSON_HEADERS, "Idempotency-Key": body["dedupe_key"]}
         if message.traceparent:
             headers["traceparent"] = message.traceparent
-        try:
-            answer = await self._http.post(
-                self._url,
-                body=json_bytes(body),
-                headers=headers,
-                timeout=self._timeout,
-                trusted=True,
-            )
-        except HttpFailure as failure:
-            return outcome_of_failure(failure, at_most_once=self.limits.at_most_once)
-        return _outcome(replace(answer, body=answer.body.replace(self._url, "[webhook]")))
+        return await self.post(
+            self._url,
+            _outcome,
+            body=json_bytes(body),
+            headers=headers,
+            trusted=True,
+            secret=self._url,
+        )
 
     def _body(self, message: Message) -> dict[str, Any]:
         return {
@@ -178,22 +153,11 @@ def make(environment: Environment, services: ChannelServices) -> KakaoChannel:
 
 
 def _outcome(answer: HttpAnswer) -> Outcome:
-    status = answer.status
-    if 200 <= status < 300:
+    if 200 <= answer.status < 300:
         verdict = Verdict.of(answer)
         if verdict is not None and verdict.ok is False:
             return verdict.failure(answer)
-        return Outcome.delivered(http_status=status, response=answer.body)
-    if is_worth_retrying(status) or status == UNAUTHORIZED:
-        return retry_of_answer(answer)
-    return Outcome.refused(
-        f"http_{status}",
-        "answered with a redirect, which is not followed"
-        if 300 <= status < 400
-        else f"answered {status}",
-        http_status=status,
-        response=answer.body,
-    )
+    return outcome_of_answer(answer, retried={UNAUTHORIZED})
 
 
 def _variables(message: Message) -> dict[str, str]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from yarl import URL
 
-from allim.channels.answers import is_worth_retrying, outcome_of_failure, retry_of_answer
+from allim.channels.answers import outcome_of_answer, outcome_of_failure
 from allim.channels.channel import Configured, HttpAnswer, OutgoingHttp
 from allim.channels.hooks import Verdict, target_of
 from allim.channels.http import HttpFailure
@@ -32,7 +32,6 @@ LIMITS = SendingLimits(concurrency=4)
 
 HEADERS = {"Content-Type": "application/json; charset=utf-8"}
 FOLLOWED = frozenset({301, 302, 303})
-REDIRECTS = frozenset(range(300, 400))
 UNAUTHORIZED = 401
 LOGIN_HOST = "accounts.google.com"
 
@@ -146,16 +145,7 @@ class ScriptWriter:
                 return verdict.failure(answer)
             code = "duplicate" if verdict.duplicate else None
             return Outcome.delivered(code, http_status=200, response=answer.body)
-        if is_worth_retrying(status) or status == UNAUTHORIZED:
-            return retry_of_answer(answer)
-        return Outcome.refused(
-            f"http_{status}",
-            "answered with a redirect that would post again, which is not followed"
-            if status in REDIRECTS
-            else f"answered {status}",
-            http_status=status,
-            response=answer.body,
-        )
+        return outcome_of_answer(answer, success=(), retried={UNAUTHORIZED})
 
     def _in_doubt(self, code: str, detail: str, answer: HttpAnswer | None = None) -> Outcome:
         """The script ran, or it did not: it is posted again, unless nothing may go out twice."""

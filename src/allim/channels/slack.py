@@ -14,41 +14,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-import structlog
 from pydantic import Field, SecretStr, field_validator
 
 from allim.base.errors import FieldProblem
 from allim.base.settings import Environment, SettingsGroup
-from allim.channels.answers import is_worth_retrying, outcome_of_failure, retry_of_answer
+from allim.channels.answers import bad_answer, outcome_of_answer
 from allim.channels.channel import (
     ChannelServices,
-    Configured,
     Draft,
     HttpAnswer,
     Message,
     RecipientKind,
 )
-from allim.channels.hooks import checked_url, require_url, target_of
+from allim.channels.hooks import checked_url
 from allim.channels.http import HttpFailure
+from allim.channels.incoming import IncomingWebhooks, checked_named_urls, webhooks_of
 from allim.channels.json_bytes import json_bytes
-from allim.channels.sending import Sending, sending
+from allim.channels.posting import JSON_HEADERS
+from allim.channels.sending import sending
 from allim.relay.outcomes import Outcome
-from allim.relay.sender import RateLimit, RecordProviderId, SendingLimits
-from allim.relay.work import Work
+from allim.relay.sender import RateLimit, SendingLimits
 
 NAME = "SLACK"
-HEADERS = {"Content-Type": "application/json; charset=utf-8"}
 ERROR_WORD = re.compile(r"[a-z][a-z_]{2,49}")
 GONE = frozenset({403, 404, 410})
 BLOCKS_LIMIT = 50
 HEADER_LIMIT = 150
 SECTION_LIMIT = 3000
 FIELDS_LIMIT = 10
-
-log = structlog.get_logger("allim.channels.slack")
 
 
 class SlackSettings(SettingsGroup):
@@ -69,162 +64,61 @@ class SlackSettings(SettingsGroup):
     @field_validator("slack_webhooks")
     @classmethod
     def _are_named_urls(cls, value: SecretStr | None) -> SecretStr | None:
-        for name, url in _named(value):
-            if not name or "/" in name:
-                raise ValueError("must be name=url, parted by commas")
-            require_url(url)
-        return value
-
-    def by_name(self) -> dict[str | None, str]:
-        """The URLs; the one without a name under None."""
-        urls: dict[str | None, str] = dict(_named(self.slack_webhooks))
-        if self.slack_webhook_url is not None:
-            urls[None] = self.slack_webhook_url.get_secret_value()
-        return urls
+        return checked_named_urls(value)
 
 
-class SlackChannel:
+class SlackChannel(IncomingWebhooks):
     """Posts to Slack's incoming webhooks, one message a second to each."""
 
     name = NAME
+    service = "Slack"
     recipient_kind = RecipientKind.SLACK_WEBHOOK
-    only_target: str | None = None
 
-    def __init__(
-        self, settings: SlackSettings, sending: Sending, services: ChannelServices
-    ) -> None:
-        self.limits = sending.limits
-        self._timeout = sending.timeout
-        self._webhooks = settings.by_name()
-        self._http = services.http
-
-    def check(self, draft: Draft) -> Sequence[FieldProblem]:
-        """The recipient must be known or a callable URL; there must be something to say."""
-        problems = []
-        if draft.recipient and (problem := self._check_recipient(draft.recipient)):
-            problems.append(problem)
+    def check_content(self, draft: Draft) -> Sequence[FieldProblem]:
+        """There must be something to say; blocks must keep to Slack's limits."""
         blocks = draft.payload.get("blocks")
         if blocks is not None:
-            problems.extend(_check_blocks(blocks))
-        elif not (draft.title or draft.message or draft.payload.get("text")):
-            problems.append(FieldProblem("/message", "missing", "there is nothing to say"))
-        return problems
+            return _check_blocks(blocks)
+        if draft.title or draft.message or draft.payload.get("text"):
+            return []
+        return [FieldProblem("/message", "missing", "there is nothing to say")]
 
-    def configured(self) -> Configured:
-        """Live with any webhook; else a delivery without a URL of its own succeeds uncalled."""
-        names = sorted(name for name in self._webhooks if name)
-        if not self._webhooks:
-            return Configured(
-                "not_configured", "SLACK_WEBHOOK_URL is not set: nothing is sent to Slack"
-            )
-        default = "the default webhook" if None in self._webhooks else "no default webhook"
-        return Configured("live", ", ".join([default, *names]))
+    async def deliver_to(self, url: str, message: Message, *, trusted: bool) -> Outcome:
+        """Post; see the module for what answers mean."""
+        body = json_bytes(_body(message))
+        return await self.post(url, self._outcome, body=body, trusted=trusted, secret=url)
 
-    def target(self, content: Message) -> str:
-        """The host, and a hash that tells webhooks apart without telling what they are."""
-        url = self._url(content.recipient)
-        return target_of(url) if url else "slack:not_configured"
-
-    async def send(
-        self, batch: Sequence[Work[Message]], record: RecordProviderId[Message]
-    ) -> Sequence[Outcome]:
-        """Post each; see the module for what answers mean."""
-        return [await self._post(work.content) for work in batch]
-
-    async def reconcile(self, work: Work[Message]) -> Outcome | None:
-        """An incoming webhook cannot be asked."""
-        return None
-
-    async def diagnose(self) -> str | None:
-        """Post an empty message to each webhook: a live one answers 400 and shows nothing."""
-        wrong = []
-        for name, url in self._webhooks.items():
-            shown = f"SLACK_WEBHOOKS {name}" if name else "SLACK_WEBHOOK_URL"
-            try:
-                answer = await self._http.post(
-                    url, body=b"{}", headers=HEADERS, timeout=self._timeout, trusted=True
-                )
-            except HttpFailure as failure:
-                wrong.append(f"{shown}: {failure}")
-            else:
-                if answer.status in GONE or answer.status >= 500:
-                    wrong.append(
-                        f"{shown}: answered {answer.status} {_word(answer) or ''}".rstrip()
-                    )
-        return "; ".join(wrong) or None
-
-    async def close(self) -> None:
-        """The HTTP client is shared and closed by whoever made it."""
-
-    async def _post(self, message: Message) -> Outcome:
-        url = self._url(message.recipient)
-        if url is None:
-            if message.recipient is None or not self._webhooks:
-                return Outcome.delivered("not_configured", detail="no Slack webhook is configured")
-            return Outcome.refused("unknown_webhook", "no Slack webhook of that name is configured")
+    async def trouble_with(self, url: str) -> str | None:
+        """Post an empty message: a live webhook answers 400 and shows nothing."""
         try:
             answer = await self._http.post(
-                url,
-                body=json_bytes(_body(message)),
-                headers=HEADERS,
-                timeout=self._timeout,
-                trusted=url in self._webhooks.values(),
+                url, body=b"{}", headers=JSON_HEADERS, timeout=self._timeout, trusted=True
             )
         except HttpFailure as failure:
-            return outcome_of_failure(failure, at_most_once=self.limits.at_most_once)
-        return self._outcome(url, answer)
-
-    def _outcome(self, url: str, answer: HttpAnswer) -> Outcome:
-        status = answer.status
-        answer = replace(answer, body=answer.body.replace(url, "[webhook]"))
-        if status == 200:
-            return self._outcome_of_200(answer)
-        if is_worth_retrying(status):
-            return retry_of_answer(answer)
-        word = _word(answer)
-        if status in GONE:
-            log.error("slack_webhook_gone", target=target_of(url), status=status, reason=word)
-        return Outcome.refused(
-            word or f"http_{status}",
-            f"Slack answered {status}" + (f" {word}" if word else ""),
-            http_status=status,
-            response=answer.body,
-            disable_target=status in GONE,
-        )
-
-    def _outcome_of_200(self, answer: HttpAnswer) -> Outcome:
-        if answer.body.strip() == "ok":
-            return Outcome.delivered(http_status=200, response=answer.body)
-        if self.limits.at_most_once:
-            return Outcome.unknown("bad_answer", "answered 200 without Slack's ok")
-        return Outcome.retry(
-            "bad_answer", "answered 200 without Slack's ok", http_status=200, response=answer.body
-        )
-
-    def _url(self, recipient: str | None) -> str | None:
-        if recipient and "://" in recipient:
-            return recipient
-        return self._webhooks.get(recipient or None)
-
-    def _check_recipient(self, recipient: str) -> FieldProblem | None:
-        place = "/recipient"
-        if "://" in recipient:
-            problem = self._http.check_url(recipient)
-            return FieldProblem(place, "invalid_url", f"the URL {problem}") if problem else None
-        if self._webhooks and recipient not in self._webhooks:
-            return FieldProblem(
-                place,
-                "unknown_webhook",
-                "is neither a name in SLACK_WEBHOOKS nor the URL of a webhook",
-            )
+            return str(failure)
+        if answer.status in GONE or answer.status >= 500:
+            return f"answered {answer.status} {_word(answer) or ''}".rstrip()
         return None
+
+    def _outcome(self, answer: HttpAnswer) -> Outcome:
+        if answer.status == 200:
+            if answer.body.strip() == "ok":
+                return Outcome.delivered(http_status=200, response=answer.body)
+            return bad_answer(
+                answer,
+                "answered 200 without Slack's ok",
+                at_most_once=self.limits.at_most_once,
+            )
+        word = _word(answer)
+        return outcome_of_answer(answer, by="Slack", code=word, reason=word or "", gone=GONE)
 
 
 def make(environment: Environment, services: ChannelServices) -> SlackChannel:
     """Make the channel."""
     limits = SendingLimits(concurrency=16, per_target=2, rate=RateLimit(1.0, burst=3))
+    settings = environment.read(SlackSettings)
     return SlackChannel(
-        environment.read(SlackSettings),
+        webhooks_of(settings.slack_webhook_url, settings.slack_webhooks),
         sending(environment, NAME, timeout=10.0, limits=limits),
         services,
     )
@@ -287,10 +181,3 @@ def _word(answer: HttpAnswer) -> str | None:
     """Slack's word for what is wrong (``no_service``), where the body is one."""
     word = answer.body.strip()
     return word if ERROR_WORD.fullmatch(word) else None
-
-
-def _named(webhooks: SecretStr | None) -> list[tuple[str, str]]:
-    if webhooks is None:
-        return []
-    parts = [part.strip() for part in webhooks.get_secret_value().split(",") if part.strip()]
-    return [(name.strip(), url.strip()) for name, _, url in (part.partition("=") for part in parts)]

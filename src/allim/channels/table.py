@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from allim.channels import alimtalk, email, kakao, log, sheet, slack, sms, webhook
+from allim.channels import (
+    alimtalk,
+    apprise,
+    discord,
+    email,
+    kakao,
+    log,
+    sheet,
+    slack,
+    sms,
+    teams,
+    telegram,
+    webhook,
+    webpush,
+)
 from allim.channels.channel import ChannelEntry
 from allim.channels.solapi.settings import SolapiSettings
 
 CHANNELS: tuple[ChannelEntry, ...] = (
     ChannelEntry(email.NAME, email.make, email.EmailSettings),
     ChannelEntry(slack.NAME, slack.make, slack.SlackSettings),
+    ChannelEntry(discord.NAME, discord.make, discord.DiscordSettings),
+    ChannelEntry(teams.NAME, teams.make, teams.TeamsSettings),
+    ChannelEntry(telegram.NAME, telegram.make, telegram.TelegramSettings),
+    ChannelEntry(apprise.NAME, apprise.make, apprise.AppriseSettings),
+    ChannelEntry(webpush.NAME, webpush.make, webpush.WebPushSettings),
     ChannelEntry(sms.NAME, sms.make, SolapiSettings),
     ChannelEntry(alimtalk.NAME, alimtalk.make, alimtalk.AlimtalkSettings),
     ChannelEntry(sheet.NAME, sheet.make, sheet.SheetSettings),

@@ -21,7 +21,7 @@ from yarl import URL
 
 from allim.base.errors import FieldProblem
 from allim.base.settings import Environment, SettingsGroup
-from allim.channels.answers import is_worth_retrying, outcome_of_failure, retry_of_answer
+from allim.channels.answers import outcome_of_answer
 from allim.channels.channel import (
     ChannelServices,
     Configured,
@@ -30,13 +30,12 @@ from allim.channels.channel import (
     Message,
     RecipientKind,
 )
-from allim.channels.http import HttpFailure
 from allim.channels.json_bytes import json_bytes
+from allim.channels.posting import PostingChannel
 from allim.channels.sending import Sending, sending
 from allim.channels.signing import BadSecret, secret_key, sign
 from allim.relay.outcomes import Outcome
-from allim.relay.sender import RecordProviderId, SendingLimits
-from allim.relay.work import Work
+from allim.relay.sender import SendingLimits
 
 NAME = "WEBHOOK"
 HEADER_COUNT = 20
@@ -61,6 +60,8 @@ OWN_HEADERS = frozenset(
     }
 )
 OWN_PREFIXES = ("webhook-", "proxy-")
+ANY = range(1000)
+GONE = frozenset({410})
 OWN_PAYLOAD = frozenset({"headers", "retry_all", "body"})
 
 log = structlog.get_logger("allim.channels.webhook")
@@ -87,7 +88,7 @@ class WebhookSettings(SettingsGroup):
         return _split(self.webhook_secrets)
 
 
-class WebhookChannel:
+class WebhookChannel(PostingChannel):
     """Posts to whatever URL the caller names, through the SSRF guard."""
 
     name = NAME
@@ -102,10 +103,8 @@ class WebhookChannel:
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.limits = sending.limits
-        self._timeout = sending.timeout
+        super().__init__(sending, services)
         self._secrets = settings.secrets()
-        self._http = services.http
         self._secrets_for = services.secrets_for
         self._now = now
 
@@ -128,24 +127,8 @@ class WebhookChannel:
         """Scheme, host and port: the path may hold a token."""
         return _origin(content.recipient or "")
 
-    async def send(
-        self, batch: Sequence[Work[Message]], record: RecordProviderId[Message]
-    ) -> Sequence[Outcome]:
-        """Post each; see the module for what answers mean."""
-        return [await self._post(work.content) for work in batch]
-
-    async def reconcile(self, work: Work[Message]) -> Outcome | None:
-        """Only the receiver knows; its `webhook-id` lets it drop a repeat."""
-        return None
-
-    async def diagnose(self) -> str | None:
-        """There is no server of our own to try."""
-        return None
-
-    async def close(self) -> None:
-        """The HTTP client is shared and closed by whoever made it."""
-
-    async def _post(self, message: Message) -> Outcome:
+    async def deliver(self, message: Message) -> Outcome:
+        """Post; see the module for what answers mean."""
         url = message.recipient
         if not url:
             return Outcome.refused("invalid_url", "there is no URL to post to")
@@ -162,31 +145,12 @@ class WebhookChannel:
             except BadSecret as error:
                 log.error("webhook_secret_bad", target=self.target(message), problem=str(error))
                 return Outcome.fault("bad_webhook_secret", str(error))
-        try:
-            answer = await self._http.post(
-                url, body=body, headers=headers, timeout=self._timeout, trusted=False
-            )
-        except HttpFailure as failure:
-            return outcome_of_failure(failure, at_most_once=self.limits.at_most_once)
-        return self._outcome(message, answer)
 
-    def _outcome(self, message: Message, answer: HttpAnswer) -> Outcome:
-        status = answer.status
-        if 200 <= status < 300:
-            return Outcome.delivered(http_status=status, response=answer.body)
-        if status == 410:
-            log.error("webhook_gone", target=self.target(message), status=status)
-        elif is_worth_retrying(status) or message.payload.get("retry_all") is True:
-            return retry_of_answer(answer)
-        return Outcome.refused(
-            f"http_{status}",
-            "answered with a redirect, which is not followed"
-            if 300 <= status < 400
-            else f"answered {status}",
-            http_status=status,
-            response=answer.body,
-            disable_target=status == 410,
-        )
+        def read(answer: HttpAnswer) -> Outcome:
+            retry_all = message.payload.get("retry_all") is True
+            return outcome_of_answer(answer, retried=ANY if retry_all else (), gone=GONE)
+
+        return await self.post(url, read, body=body, headers=headers, trusted=False)
 
 
 def make(environment: Environment, services: ChannelServices) -> WebhookChannel:

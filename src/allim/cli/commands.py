@@ -20,6 +20,7 @@ from allim.cli import (
     schedules,
     sending,
     stressing,
+    webpush,
 )
 
 EPILOG = """\
@@ -78,6 +79,7 @@ app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)
 app.add_typer(events.app, name="events", rich_help_panel=OPERATE)
 app.add_typer(events.keys_app, name="keys", rich_help_panel=OPERATE)
 app.add_typer(keys.app, name="key", rich_help_panel=OPERATE)
+app.add_typer(webpush.app, name="webpush", rich_help_panel=OPERATE)
 app.command("trace", rich_help_panel=OPERATE)(messaging.trace)
 app.add_typer(messaging.tenant, name="tenant", rich_help_panel=OPERATE)
 app.add_typer(messaging.sqs, name="sqs", rich_help_panel=OPERATE)

@@ -28,7 +28,15 @@ from allim.relay.single_pass import PassFigures, SinglePass
 
 log = logging.getLogger("allim")
 
-CAN_BE_GONE = frozenset({RecipientKind.URL, RecipientKind.SLACK_WEBHOOK})
+CAN_BE_GONE = frozenset(
+    {
+        RecipientKind.URL,
+        RecipientKind.SLACK_WEBHOOK,
+        RecipientKind.DISCORD_WEBHOOK,
+        RecipientKind.TEAMS_WEBHOOK,
+        RecipientKind.PUSH_SUBSCRIPTION,
+    }
+)
 """Kinds of recipient that may say for good that they are gone (HTTP 410)."""
 
 

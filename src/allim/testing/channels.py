@@ -1,10 +1,8 @@
 """The cases that every channel must pass. Allim's own do; run them on yours.
 
     class TestPager(ChannelConformance):
-        @asynccontextmanager
-        async def rig(self):
-            async with HttpSink() as sink:
-                yield PagerRig(sink)
+        def rig(self):
+            return PagerRig.open()
 
 Every case is a coroutine method, for pytest-asyncio in its auto mode. A provider that does
 not apply to a channel (LOG calls nobody) is left out of its rig's `moods`.
@@ -15,20 +13,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from structlog.testing import capture_logs
 
-from allim.channels.channel import Channel, Draft, Message
+from allim.base.settings import Environment
+from allim.channels.channel import Channel, ChannelServices, Draft, Message
+from allim.channels.registry import make_http, make_services
 from allim.relay.outcomes import RESPONSE_LIMIT, Outcome, OutcomeKind
 from allim.relay.work import Content, Work
-from allim.testing.http import Answer, HttpSink
+from allim.testing.http import Answer, HttpSink, Request
 
 CLAIM = "0190163d-8694-739b-aea5-966c26f8ad90"
 NOTIFICATION = UUID("0190163d-8694-739b-aea5-966c26f8ad91")
@@ -59,13 +59,15 @@ class Mood(StrEnum):
 class ChannelRig(ABC):
     """A channel with its fake provider.
 
-    `recipient` is a good one; `bad_recipients` are refused by `check`. `secrets` must never
+    `recipient` is a good one, `payload` what it needs beside it; `bad_recipients` are refused by
+    `check`. `secrets` must never
     be seen in outcomes, targets or logs. Give the channel a timeout of a few seconds: the cases
     with a provider that hangs wait for it.
     """
 
     channel: Channel
     recipient: str | None = None
+    payload: Mapping[str, Any] = {}
     bad_recipients: Sequence[str | None] = ()
     secrets: Sequence[str] = ()
     moods: frozenset[Mood] = frozenset(Mood)
@@ -81,6 +83,69 @@ class ChannelRig(ABC):
     @abstractmethod
     async def all_closed(self) -> None:
         """Wait until the provider sees no open connection from us."""
+
+
+class HttpRig(ChannelRig):
+    """A channel whose provider is one HTTP server, `sink`, that answers `well` when it is well.
+
+    A rig adds `settings`, `make` and `text_of`; `PagerRig.open(PAGER_TIMEOUT_SECONDS="2")` opens
+    one with those settings over its own, and closes it.
+    """
+
+    well = Answer.of(200, "ok")
+
+    def __init__(self, sink: HttpSink, **settings: str) -> None:
+        self.sink = sink
+        self.environment = Environment({**self.settings(sink.url), **settings})
+        self.http = make_http(self.environment)
+        self.channel = self.make(self.environment, make_services(self.http))
+        sink.answer(self.well)
+
+    @abstractmethod
+    def settings(self, url: str) -> Mapping[str, str]:
+        """The settings that lead to a provider at `url`."""
+
+    @abstractmethod
+    def make(self, environment: Environment, services: ChannelServices) -> Channel:
+        """Make the channel."""
+
+    @abstractmethod
+    def text_of(self, request: Request) -> str:
+        """The text that the provider takes from a request."""
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, **settings: str) -> AsyncIterator[Self]:
+        """A rig with its server; these settings go over its own."""
+        async with HttpSink() as sink:
+            rig = cls(sink, **settings)
+            try:
+                yield rig
+            finally:
+                await rig.http.close()
+
+    async def send(self, *answers: Answer, **parts: Any) -> Outcome:
+        """Send one message to the rig's recipient while the provider answers with these.
+
+        `parts` are fields of `Message` to be other than usual.
+        """
+        if answers:
+            self.sink.answer(*answers)
+        usual = {"recipient": self.recipient, "payload": self.payload}
+        return await send_one(self.channel, a_message(**{**usual, **parts}))
+
+    async def turn(self, mood: Mood) -> None:
+        """Make the server behave so from now on."""
+        await turn_http(self.sink, mood, well=self.well)
+
+    async def received(self) -> Sequence[str]:
+        """The texts of the requests that came."""
+        return [self.text_of(request) for request in self.sink.requests]
+
+    async def all_closed(self) -> None:
+        """Close the client, and wait until the server sees it."""
+        await self.http.close()
+        await self.sink.all_closed()
 
 
 def a_message(recipient: str | None, **parts: Any) -> Message:
@@ -117,15 +182,16 @@ async def send_one(channel: Channel, message: Message) -> Outcome:
     return outcome
 
 
-async def turn_http(sink: HttpSink, mood: Mood, *, well: str = "ok") -> None:
-    """Make an HTTP provider behave so; `well` is the body of its good answer."""
+async def turn_http(sink: HttpSink, mood: Mood, *, well: str | Answer = "ok") -> None:
+    """Make an HTTP provider behave so; `well` is its good answer, or the body of one."""
     await sink.stop()
     if mood is not Mood.DOWN:
         await sink.start()
+    good = Answer.of(200, well) if isinstance(well, str) else well
     sink.answer(
         {
-            Mood.WELL: Answer.of(200, well),
-            Mood.DOWN: Answer.of(200, well),
+            Mood.WELL: good,
+            Mood.DOWN: good,
             Mood.HANGING: Answer.hang(),
             Mood.GARBAGE: Answer.cut(b"\x00\xff\xfe this is not HTTP \r\n\r\n" * 10),
         }[mood]
@@ -142,7 +208,7 @@ class ChannelConformance(ABC):
     async def test_a_good_draft_passes_the_check(self) -> None:
         """And the words of it are no secret to `configured`."""
         async with self.rig() as rig:
-            assert list(rig.channel.check(_draft(rig.recipient))) == []
+            assert list(rig.channel.check(_draft(rig.recipient, rig))) == []
             assert rig.channel.configured().mode in {"live", "mock", "not_configured"}
             await rig.channel.close()
 
@@ -150,7 +216,7 @@ class ChannelConformance(ABC):
         """The place is a JSON pointer into the draft."""
         async with self.rig() as rig:
             for bad in rig.bad_recipients:
-                problems = rig.channel.check(_draft(bad))
+                problems = rig.channel.check(_draft(bad, rig))
                 assert [p.place for p in problems] == ["/recipient"], bad
                 assert all(p.code and p.message for p in problems)
             await rig.channel.close()
@@ -159,7 +225,7 @@ class ChannelConformance(ABC):
         """Children and old rows come past the check."""
         async with self.rig() as rig:
             for bad in rig.bad_recipients:
-                outcome = await send_one(rig.channel, a_message(bad))
+                outcome = await send_one(rig.channel, _message(rig, recipient=bad))
                 assert outcome.kind is OutcomeKind.REFUSED, bad
             await rig.channel.close()
 
@@ -167,7 +233,7 @@ class ChannelConformance(ABC):
         """As many as were given, and a call without any is nothing."""
         async with self.rig() as rig:
             count = rig.channel.limits.batch
-            batch = [a_work(a_message(rig.recipient), number) for number in range(count)]
+            batch = [a_work(_message(rig), number) for number in range(count)]
             outcomes = await rig.channel.send(batch, record_nothing)
             assert [outcome.kind in NOT_FAILED for outcome in outcomes] == [True] * count
             assert await rig.channel.send([], record_nothing) == []
@@ -178,7 +244,7 @@ class ChannelConformance(ABC):
         async with self.rig() as rig:
             for text in HARD_TEXTS:
                 before = len(await rig.received())
-                message = a_message(rig.recipient, title=text[:200], message=text, data={"t": text})
+                message = _message(rig, title=text[:200], message=text, data={"t": text})
                 outcome = await send_one(rig.channel, message)
                 assert outcome.kind in NOT_FAILED | {OutcomeKind.REFUSED}
                 if outcome.kind in NOT_FAILED and outcome.code is None:
@@ -190,7 +256,21 @@ class ChannelConformance(ABC):
     async def test_odd_content_is_an_outcome_never_an_exception(self) -> None:
         """Nothing to say, and payloads of the wrong shape."""
         odd: dict[str, Any] = dict.fromkeys(
-            ("html", "subject", "text", "blocks", "attachments", "headers", "body", "reply_to"), 7
+            (
+                *(
+                    "html",
+                    "subject",
+                    "text",
+                    "blocks",
+                    "attachments",
+                    "headers",
+                    "body",
+                    "reply_to",
+                ),
+                *("content", "embeds", "thread_id", "card", "parse_mode", "reply_markup"),
+                *("subscription", "ttl", "urgency", "topic", "format"),
+            ),
+            7,
         )
         async with self.rig() as rig:
             for parts in (
@@ -200,7 +280,7 @@ class ChannelConformance(ABC):
                 {"payload": {key: {"a": [None]} for key in odd}},
                 {"title": "\ud800 lone \x00", "message": "\udfff\x00"},
             ):
-                outcome = await send_one(rig.channel, a_message(rig.recipient, **parts))
+                outcome = await send_one(rig.channel, _message(rig, **parts))
                 assert isinstance(outcome, Outcome)
                 assert outcome.kind is not OutcomeKind.FAULT
             await rig.channel.close()
@@ -227,13 +307,13 @@ class ChannelConformance(ABC):
                 with capture_logs() as logs:
                     for mood in sorted(rig.moods):
                         await rig.turn(mood)
-                        outcome = await send_one(rig.channel, a_message(rig.recipient))
+                        outcome = await send_one(rig.channel, _message(rig))
                         seen.append(f"{outcome.code} {outcome.detail} {outcome.response}")
                         seen.append(str(await rig.channel.diagnose()))
             finally:
                 logging.getLogger().removeHandler(handler)
             seen.append(str(logs))
-            seen.append(rig.channel.target(a_message(rig.recipient)))
+            seen.append(rig.channel.target(_message(rig)))
             seen.append(str(rig.channel.configured()))
             for secret in rig.secrets:
                 assert not any(secret in text for text in seen)
@@ -242,7 +322,7 @@ class ChannelConformance(ABC):
     async def test_close_leaves_no_connection(self) -> None:
         """And may be called twice."""
         async with self.rig() as rig:
-            await send_one(rig.channel, a_message(rig.recipient))
+            await send_one(rig.channel, _message(rig))
             await rig.channel.close()
             await rig.channel.close()
             await rig.all_closed()
@@ -250,7 +330,7 @@ class ChannelConformance(ABC):
     async def test_nobody_knows_or_an_outcome(self) -> None:
         """Reconciling never raises for a call that was never made."""
         async with self.rig() as rig:
-            outcome = await rig.channel.reconcile(a_work(a_message(rig.recipient)))
+            outcome = await rig.channel.reconcile(a_work(_message(rig)))
             assert outcome is None or isinstance(outcome, Outcome)
             await rig.channel.close()
 
@@ -259,12 +339,12 @@ class ChannelConformance(ABC):
             if mood in rig.moods:
                 await rig.turn(mood)
                 async with asyncio.timeout(rig.channel.limits.call_timeout):
-                    outcome = await send_one(rig.channel, a_message(rig.recipient))
+                    outcome = await send_one(rig.channel, _message(rig))
                 assert outcome.kind in TRY_AGAIN, outcome
                 assert outcome.code
                 assert len(outcome.response or "") <= RESPONSE_LIMIT
                 await rig.turn(Mood.WELL)
-            outcome = await send_one(rig.channel, a_message(rig.recipient))
+            outcome = await send_one(rig.channel, _message(rig))
             assert outcome.kind in NOT_FAILED, outcome
             await rig.channel.close()
 
@@ -280,8 +360,12 @@ class _Collect(logging.Handler):
         self._lines.append(record.getMessage())
 
 
-def _draft(recipient: str | None) -> Draft:
-    return Draft(recipient, "결제 실패", "카드 승인이 거절되었습니다", None, {})
+def _draft(recipient: str | None, rig: ChannelRig) -> Draft:
+    return Draft(recipient, "결제 실패", "카드 승인이 거절되었습니다", None, rig.payload)
+
+
+def _message(rig: ChannelRig, **parts: Any) -> Message:
+    return a_message(**{"recipient": rig.recipient, "payload": rig.payload, **parts})
 
 
 def _unescaped(text: str) -> str:
