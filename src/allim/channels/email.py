@@ -173,12 +173,12 @@ class EmailChannel:
         if self._pool is None:
             self._print(message)
             return Outcome.delivered("mock", detail="printed: SMTP_URL is not set")
-        content = compose(message, sender=self._sender, recipient=recipient, at=self._now())
+        mail = compose(message, sender=self._sender, recipient=recipient, at=self._now())
         try:
             words = await self._pool.send(
                 sender=self._sender.address,
                 recipient=recipient.address,
-                content=content,
+                content=mail.content(),
                 smtputf8=recipient.needs_smtputf8,
                 timeout=self._timeout,
             )
