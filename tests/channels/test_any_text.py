@@ -43,7 +43,8 @@ def test_no_subject_adds_a_header(text: str) -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.text())
 def test_every_body_arrives_as_it_was(text: str) -> None:
-    mail = compose(a_message(None, message="." + text), sender=SENDER, recipient=KIM, at=NOW).content()
+    message = a_message(None, message="." + text)
+    mail = compose(message, sender=SENDER, recipient=KIM, at=NOW).content()
     part = message_from_bytes(mail, policy=SMTP)
     body = part.get_payload(decode=True)
     assert isinstance(body, bytes)
