@@ -45,6 +45,11 @@ class Mailbox:
         return f"{self.local}@{self.domain}"
 
     @property
+    def canonical(self) -> str:
+        """One spelling of the address, by which it is found again; no server minds the case."""
+        return f"{self.local.lower()}@{self.domain}"
+
+    @property
     def needs_smtputf8(self) -> bool:
         """Whether only a server with SMTPUTF8 (RFC 6531) can take it."""
         return not self.local.isascii()
