@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-import dkim
+import dkim  # type: ignore[import-untyped]
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.programs import allim, an_empty_directory
 
 from allim.base.errors import ConfigurationError
 from allim.base.settings import Environment
@@ -105,7 +106,7 @@ def test_the_key_may_stand_in_a_file_or_in_one_line(tmp_path: Path) -> None:
     file.write_text(pem(RSA))
     assert signer_of(str(file)).record() == signer_of(pem(RSA)).record()
     assert signer_of(pem(RSA).replace("\n", "\\n")).record() == signer_of(pem(RSA)).record()
-    assert DkimSettings().signer() is None
+    assert Environment({}).read(DkimSettings).signer() is None
 
 
 @pytest.mark.parametrize(
@@ -127,3 +128,20 @@ def test_a_wrong_key_is_told_at_the_start_and_never_shown(
         environment(pem(RSA), **settings).read(DkimSettings)
     assert "c2VjcmV0" not in str(caught.value)
     assert "BEGIN" not in str(caught.value)
+
+
+async def test_the_doctor_shows_the_record_and_whose_mail_it_is() -> None:
+    with an_empty_directory() as place:
+        (place / "dkim.pem").write_text(pem(RSA))
+        settings = {"DKIM_DOMAIN": "hub.example", "DKIM_SELECTOR": "s1"}
+        good = await allim(
+            "doctor",
+            cwd=place,
+            DKIM_PRIVATE_KEY="dkim.pem",
+            SMTP_FROM="Hub <no-reply@mail.hub.example>",
+            **settings,
+        )
+        wrong = await allim("doctor", cwd=place, DKIM_PRIVATE_KEY="dkim.pem", **settings)
+        assert "s1._domainkey.hub.example TXT" in " ".join(good.out.split())
+        assert signer_of(pem(RSA)).record()[1][20:60] in "".join(good.out.split())
+        assert "mails come from localhost, but are signed for hub.example" in wrong.out

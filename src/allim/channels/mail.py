@@ -270,12 +270,12 @@ def _text_part(kind: str, text: str) -> Mail:
 
 
 def _file_part(attachment: Attachment) -> Mail:
-    """A file; its name in ASCII, and whole as RFC 2231 has it."""
-    name = one_line(attachment.filename)
-    plain = re.sub(r"[^A-Za-z0-9 ._()-]", "_", name)
-    disposition = f'attachment; filename="{plain}"'
-    if plain != name:
-        disposition += f";\r\n filename*=UTF-8''{quote(_text(name), safe='')}"
+    """A file; a name beyond ASCII is written as RFC 2231 has it."""
+    name = _text(one_line(attachment.filename))
+    if re.fullmatch(r"[A-Za-z0-9 ._()-]+", name):
+        disposition = f'attachment; filename="{name}"'
+    else:
+        disposition = f"attachment;\r\n filename*=UTF-8''{quote(name, safe='')}"
     head = [
         ("Content-Type", attachment.content_type),
         ("Content-Disposition", disposition),

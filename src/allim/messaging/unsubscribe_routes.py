@@ -69,8 +69,8 @@ def _question(subscription: Subscription) -> str:
     address, name = html.escape(_shown(subscription.address)), html.escape(subscription.list)
     return (
         f"<h1>메일 수신을 그만하시겠어요?</h1>\n<p><b>{address}</b> 주소로 <b>{name}</b> 메일을"
-        f' 더 이상 보내지 않습니다.</p>\n<p class="en" lang="en">Stop sending <b>{name}</b> mails to'
-        f" <b>{address}</b>?</p>\n"
+        ' 더 이상 보내지 않습니다.</p>\n<p class="en" lang="en">'
+        f"Stop sending <b>{name}</b> mails to <b>{address}</b>?</p>\n"
         '<form method="post"><button>수신거부 · Unsubscribe</button></form>'
     )
 

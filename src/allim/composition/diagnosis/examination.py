@@ -17,6 +17,7 @@ from allim.composition.diagnosis.database_checks import (
 from allim.composition.diagnosis.feature_checks import (
     check_channel,
     check_deliveries,
+    check_dkim,
     check_events,
     check_lease,
     check_lms,
@@ -65,9 +66,11 @@ CHECKS: Sequence[Check] = (
     check_disk,
     check_keys,
     check_deliveries,
+    check_dkim,
     check_events,
     check_schedules,
     check_queue,
+    check_dkim,
 )
 
 
