@@ -36,9 +36,10 @@ from allim.hub.reading import Reader
 from allim.hub.replay_routes import replay_routes
 from allim.hub.replays import Replays
 from allim.hub.routes import (
+    BULK_OPERATION,
     CREATE_OPERATION,
+    CreateBulk,
     CreateNotification,
-    bulk_route,
     create_schemas,
     reading_routes,
 )
@@ -128,9 +129,10 @@ def create_app(
         await coalescer.close()
 
     create = CreateNotification(channels, coalescer)
+    bulk = CreateBulk(BulkCreation(channels, coalescer))
     app = Application(
         access=AccessMiddleware(
-            fast={("POST", "/notifications"): create},
+            fast={("POST", "/notifications"): create, ("POST", "/notifications/bulk"): bulk},
             keys=keys,
             allowed_hosts=[*settings.allowed_hosts(), *unsubscribing.public_hosts()],
             body_limits={
@@ -150,7 +152,7 @@ def create_app(
     problems.install(app)
     # Never reached, but it makes the route known to whoever asks what there is.
     app.router.routes.insert(0, Route("/notifications", create, methods=["POST"]))
-    app.include_router(bulk_route(BulkCreation(channels, coalescer)))
+    app.router.routes.insert(0, Route("/notifications/bulk", bulk, methods=["POST"]))
     app.include_router(reading_routes(reader))
     app.include_router(operation_routes(Operations(database, on_commit), reader))
     app.include_router(replay_routes(Replays(database, on_commit)))
@@ -176,6 +178,9 @@ def create_app(
     app.include_router(event_routes(database, Encryption.of(environment), on_commit))
     app.include_router(health_routes(database))
     app.include_router(metrics_route(registry or CollectorRegistry()))
-    by_hand = {"/notifications": {"post": CREATE_OPERATION}}
+    by_hand = {
+        "/notifications": {"post": CREATE_OPERATION},
+        "/notifications/bulk": {"post": BULK_OPERATION},
+    }
     app.include_router(documentation_routes(app, by_hand, create_schemas()))
     return app

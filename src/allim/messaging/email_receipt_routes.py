@@ -43,7 +43,6 @@ def email_receipt_routes(receipts: EmailReceipts, settings: EmailReceiptSettings
                 "required": True,
                 "content": {
                     "application/json": {"schema": EmailReports.model_json_schema()},
-                    "message/rfc822": {"schema": {"type": "string", "format": "binary"}},
                 },
             }
         },

@@ -44,7 +44,8 @@ p.en {{ color: #555 }}
 
 def unsubscribe_routes(links: UnsubscribeLinks | None, suppressions: SuppressionList) -> APIRouter:
     """Both routes; without settings no link is good."""
-    router = APIRouter(tags=["unsubscribe"])
+    # Pages for readers, not part of the API.
+    router = APIRouter(tags=["unsubscribe"], include_in_schema=False)
     path = f"{PREFIX}{{token}}"
 
     @router.get(
