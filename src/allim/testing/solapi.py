@@ -17,7 +17,7 @@ import itertools
 import json
 import re
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -230,6 +230,10 @@ class FakeSolapi:
     async def called(self, step: Step, count: int = 1) -> None:
         """Wait until a step was called so often."""
         await self._connections.until(lambda: self.count(step) >= count)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds of what was called and sent."""
+        await self._connections.until(holds)
 
     async def all_closed(self) -> None:
         """Wait until every connection is closed."""
