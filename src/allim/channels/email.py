@@ -32,6 +32,7 @@ from allim.channels.channel import (
 )
 from allim.channels.dkim import DkimSettings, DkimSigner
 from allim.channels.mail import (
+    UNSUBSCRIBE_PLACE,
     Attachment,
     Mailbox,
     compose,
@@ -149,14 +150,15 @@ class EmailChannel:
                 parse_mailbox(draft.recipient)
             except ValueError as error:
                 problems.append(FieldProblem("/recipient", "invalid_address", str(error)))
-        problems.extend(
-            FieldProblem(f"/payload/{key}", "invalid", words)
-            for key, words in (
-                *payload_problems(draft.payload),
-                *unsubscribe_problems(draft.payload, can=self._extras.links is not None),
-                *self._extras.attachments.problems(draft.payload),
+        if draft.payload:
+            problems.extend(
+                FieldProblem(f"/payload/{key}", "invalid", words)
+                for key, words in (
+                    *payload_problems(draft.payload),
+                    *unsubscribe_problems(draft.payload, can=self._extras.links is not None),
+                    *self._extras.attachments.problems(draft.payload),
+                )
             )
-        )
         if not (draft.title or draft.message or draft.payload.get("html")):
             problems.append(FieldProblem("/message", "missing", "there is nothing to say"))
         return problems
@@ -275,6 +277,7 @@ class EmailChannel:
 
     def _print(self, message: Message, recipient: Mailbox) -> None:
         html = message.payload.get("html")
+        said = plain_text(message, html if isinstance(html, str) else None)
         link = self._unsubscribe_url(message, recipient)
         files = message.payload.get("attachments")
         self._print_line(
@@ -287,7 +290,7 @@ class EmailChannel:
                     *([f"Attached: {len(files)}"] if isinstance(files, list) else ()),
                     *([f"List-Unsubscribe: <{link}>"] if link else ()),
                     "",
-                    plain_text(message, html if isinstance(html, str) else None),
+                    said.replace(UNSUBSCRIBE_PLACE, link) if link else said,
                     "─" * 56,
                 )
             )

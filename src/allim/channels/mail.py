@@ -64,9 +64,10 @@ def parse_mailbox(text: str) -> Mailbox:
     local, at, domain = text.rpartition("@")
     if not at:
         raise ValueError("has no @")
-    if not LOCAL_PART.fullmatch(local) or CONTROLS.search(local):
+    plain = local.isascii()
+    if not LOCAL_PART.fullmatch(local) or (not plain and CONTROLS.search(local)):
         raise ValueError("is not an address before the @")
-    if len(local.encode("utf-8")) > LOCAL_LIMIT:
+    if len(local if plain else local.encode("utf-8")) > LOCAL_LIMIT:
         raise ValueError(f"is longer than {LOCAL_LIMIT} bytes before the @")
     ascii_domain = _ascii_domain(domain)
     if len(local) + 1 + len(ascii_domain) > ADDRESS_LIMIT:

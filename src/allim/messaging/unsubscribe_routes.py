@@ -30,7 +30,7 @@ _PAGE = """<!doctype html>
 <title>수신거부 · Unsubscribe</title>
 <style>
 body {{ font: 1.1rem/1.6 system-ui, sans-serif; max-width: 34rem; margin: 12vh auto;
-       padding: 0 1rem; color: #222; background: #fff }}
+       padding: 0 1rem; color: #222; background: #fff; word-break: keep-all }}
 button {{ font: inherit; padding: .6rem 1.4rem; border: 0; border-radius: .4rem; color: #fff;
          background: #1a56b0; cursor: pointer }}
 p.en {{ color: #555 }}

@@ -66,7 +66,6 @@ CHECKS: Sequence[Check] = (
     check_disk,
     check_keys,
     check_deliveries,
-    check_dkim,
     check_events,
     check_schedules,
     check_queue,
