@@ -201,10 +201,12 @@ def _refuse_nobody(recipient: str, kind: SuppressedKind) -> None:
     try:
         if kind is SuppressedKind.PHONE:
             normalise_number(recipient)
-        elif "@" not in recipient:
-            raise InvalidRequest([FieldProblem("/recipient", "recipient", "is no e-mail address")])
+        else:
+            parse_mailbox(recipient)
     except BadNumber as error:
         raise InvalidRequest([FieldProblem("/recipient", error.code, str(error))]) from None
+    except ValueError as error:
+        raise InvalidRequest([FieldProblem("/recipient", "recipient", str(error))]) from None
 
 
 def _statement(name: str) -> LiteralString:
