@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
+from allim.channels.unsubscribing import UnsubscribeSettings
 from allim.database.pool import Database
 from allim.enrolment.alerts import Alerts
 from allim.enrolment.calls import SyncCalls
@@ -35,18 +36,23 @@ from allim.hub.reading import Reader
 from allim.hub.replay_routes import replay_routes
 from allim.hub.replays import Replays
 from allim.hub.routes import (
+    BULK_OPERATION,
     CREATE_OPERATION,
+    CreateBulk,
     CreateNotification,
-    bulk_route,
     create_schemas,
     reading_routes,
 )
 from allim.messaging.cancellation import Reservations
+from allim.messaging.email_receipt_routes import BODY_BYTES as EMAIL_RECEIPT_LIMIT
+from allim.messaging.email_receipt_routes import PATH as EMAIL_RECEIPTS
+from allim.messaging.email_receipt_routes import email_receipt_routes
+from allim.messaging.email_receipts import EmailReceipts
 from allim.messaging.intake import Intake
 from allim.messaging.receipt_routes import BODY_BYTES as RECEIPT_LIMIT
 from allim.messaging.receipt_routes import PATH as RECEIPTS
 from allim.messaging.receipt_routes import receipt_routes
-from allim.messaging.receipt_settings import ReceiptSettings
+from allim.messaging.receipt_settings import EmailReceiptSettings, ReceiptSettings
 from allim.messaging.receipts import ReceiptInbox
 from allim.messaging.routes import (
     message_routes,
@@ -58,6 +64,7 @@ from allim.messaging.suppression import SuppressionList
 from allim.messaging.tenant_routes import tenant_routes
 from allim.messaging.tenants import Tenants
 from allim.messaging.tracing import Tracer
+from allim.messaging.unsubscribe_routes import unsubscribe_routes
 from allim.scheduler.routes import schedule_routes
 from allim.scheduler.schedules import Schedules
 from allim.web import problems
@@ -105,6 +112,7 @@ def create_app(
     ConfigurationError for settings that cannot be.
     """
     settings = environment.read(AccessSettings)
+    unsubscribing = environment.read(UnsubscribeSettings)
     keys = ApiKeys(
         database,
         read_keys(settings.allim_api_keys),
@@ -121,15 +129,17 @@ def create_app(
         await coalescer.close()
 
     create = CreateNotification(channels, coalescer)
+    bulk = CreateBulk(BulkCreation(channels, coalescer))
     app = Application(
         access=AccessMiddleware(
-            fast={("POST", "/notifications"): create},
+            fast={("POST", "/notifications"): create, ("POST", "/notifications/bulk"): bulk},
             keys=keys,
-            allowed_hosts=settings.allowed_hosts(),
+            allowed_hosts=[*settings.allowed_hosts(), *unsubscribing.public_hosts()],
             body_limits={
                 "/notifications/bulk": BULK_LIMIT,
                 "/events": EVENTS_BODY_LIMIT,
                 RECEIPTS: RECEIPT_LIMIT,
+                EMAIL_RECEIPTS: EMAIL_RECEIPT_LIMIT,
             },
         ),
         title="Allim",
@@ -142,7 +152,7 @@ def create_app(
     problems.install(app)
     # Never reached, but it makes the route known to whoever asks what there is.
     app.router.routes.insert(0, Route("/notifications", create, methods=["POST"]))
-    app.include_router(bulk_route(BulkCreation(channels, coalescer)))
+    app.router.routes.insert(0, Route("/notifications/bulk", bulk, methods=["POST"]))
     app.include_router(reading_routes(reader))
     app.include_router(operation_routes(Operations(database, on_commit), reader))
     app.include_router(replay_routes(Replays(database, on_commit)))
@@ -156,14 +166,21 @@ def create_app(
     intake = Intake(database, channels, environment, on_commit)
     app.include_router(message_routes(intake, coalescer))
     app.include_router(reservation_routes(Reservations(database)))
-    app.include_router(suppression_routes(SuppressionList(database)))
+    suppressions = SuppressionList(database)
+    app.include_router(suppression_routes(suppressions))
+    app.include_router(unsubscribe_routes(unsubscribing.links(), suppressions))
     app.include_router(tenant_routes(Tenants(database)))
     app.include_router(trace_routes(Tracer(database)))
     inbox = ReceiptInbox(database, on_commit)
     app.include_router(receipt_routes(inbox, environment.read(ReceiptSettings)))
+    email_receipts = EmailReceipts(database, channels)
+    app.include_router(email_receipt_routes(email_receipts, environment.read(EmailReceiptSettings)))
     app.include_router(event_routes(database, Encryption.of(environment), on_commit))
     app.include_router(health_routes(database))
     app.include_router(metrics_route(registry or CollectorRegistry()))
-    by_hand = {"/notifications": {"post": CREATE_OPERATION}}
+    by_hand = {
+        "/notifications": {"post": CREATE_OPERATION},
+        "/notifications/bulk": {"post": BULK_OPERATION},
+    }
     app.include_router(documentation_routes(app, by_hand, create_schemas()))
     return app

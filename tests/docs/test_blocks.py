@@ -36,6 +36,7 @@ PAGES = [
     "docs/how-to/replay-dead-letters.md",
     "docs/how-to/schedule-the-sync.md",
     "docs/how-to/send-email.md",
+    "docs/how-to/send-in-bulk.md",
     "docs/how-to/use-the-client.md",
     "docs/how-to/web-push.md",
     "docs/how-to/webhooks.md",

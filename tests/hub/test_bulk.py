@@ -44,3 +44,25 @@ async def test_more_than_a_thousand_or_none_are_refused(api: Api) -> None:
         items: list[object] = [{}] * number
         answer = await api.post("/notifications/bulk", json={"notifications": items})
         assert answer.status == 422
+
+
+async def test_more_deliveries_than_a_request_may_make_are_refused_item_by_item(api: Api) -> None:
+    many = [f"kim{at}@example.com" for at in range(1000)]
+    item = {**NOTIFICATION, "deliveries": [{"channel": "EMAIL", "recipients": many}]}
+
+    answer = await api.post("/notifications/bulk", json={"notifications": [item] * 11})
+
+    results = answer.json["results"]
+    assert [r["status"] for r in results] == [202] * 10 + [422]
+    assert results[10]["problem"]["errors"][0]["code"] == "too_many_deliveries"
+    shown = results[0]["notification"]["deliveries"]
+    assert [d["recipient"] for d in shown] == many
+    assert len({d["id"] for r in results[:10] for d in r["notification"]["deliveries"]}) == 10_000
+
+
+async def test_a_body_that_is_no_bulk_request_is_refused_as_a_whole(api: Api) -> None:
+    for body in (b"{", b"[]", b'{"notifications":{}}', b'{"items":[]}'):
+        headers = {"Content-Type": "application/json"}
+        answer = await api.post("/notifications/bulk", data=body, headers=headers)
+        assert 400 <= answer.status < 500
+        assert answer.headers["Content-Type"] == "application/problem+json"

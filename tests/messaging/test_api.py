@@ -195,7 +195,7 @@ async def test_the_opt_out_list_is_kept_by_number_however_it_is_written(api: Api
         "/suppressions", json={"recipient": "+82 10-1234-5678", "reason": "요청"}
     )
     assert (added.status, added.json["recipient"]) == (201, "01012345678")
-    for odd in ({"recipient": "010-1234-567"}, {"recipient": "a@b.c"}, {"recipient": " "}):
+    for odd in ({"recipient": "010-1234-567"}, {"recipient": "a@b"}, {"recipient": " "}):
         refused = await api.post("/suppressions", json=odd)
         assert (refused.status, refused.json["errors"][0]["place"]) == (422, "/recipient")
     again = await api.post("/suppressions", json={"recipient": "01012345678"})

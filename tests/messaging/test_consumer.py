@@ -196,13 +196,35 @@ async def _opened_elsewhere(database: Database) -> AsyncIterator[None]:
 async def test_an_idle_consumer_makes_one_call_in_twenty_seconds(
     database: Database, queues: Queues, channels: Mapping[str, Channel]
 ) -> None:
-    consumer = make_consumer(database, queues, channels, messaging_sqs_wait_seconds=20)
+    client = _Waiting()
+    queue = MessageQueue(client, queues.jobs.name, queues.jobs.url)
+    settings = queues.settings.model_copy(update={"messaging_sqs_wait_seconds": 20})
+    consumer = Consumer(queue, database, Intake(database, channels, Environment({})), settings)
 
     async with running(consumer):
-        await asyncio.sleep(2.0)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            first = await client.asked.get()
+            client.answered.set()
+            second = await client.asked.get()
         calls = consumer.taken.calls
 
-    assert calls == 1
+    # One call each time, of which SQS holds the answer for twenty seconds.
+    assert [asked["WaitTimeSeconds"] for asked in (first, second)] == [20, 20]
+    assert calls == 2
+
+
+class _Waiting:
+    """A client of SQS that has nothing, and says so once it is told to; then never again."""
+
+    def __init__(self) -> None:
+        self.asked: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.answered = asyncio.Event()
+
+    async def receive_message(self, **asked: Any) -> dict[str, Any]:
+        self.asked.put_nowait(asked)
+        await self.answered.wait()
+        self.answered.clear()
+        return {}
 
 
 class _Refusing:

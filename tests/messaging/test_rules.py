@@ -25,11 +25,10 @@ from allim.messaging.job import job_schema, make_job, read_job
 from allim.messaging.plan import SentBy, plan
 from allim.messaging.quiet_hours import QuietHours
 from allim.messaging.suppression import (
-    SuppressedKind,
     SuppressionList,
-    SuppressionPolicy,
     SuppressionRequest,
 )
+from allim.messaging.suppression_policy import SuppressionPolicy, phone_rules
 from allim.relay.outcomes import Outcome, OutcomeKind
 from allim.relay.settlement import decide
 from allim.relay.work import Work
@@ -286,7 +285,7 @@ async def test_who_opted_out_is_skipped_before_it_is_paid_for(database: Database
     listed = SuppressionList(database)
     await listed.add(SuppressionRequest(recipient="010-1111-1111"))
     mine = await listed.add(SuppressionRequest(recipient="+82 10 2222 2222", tenant_id=1))
-    policy = SuppressionPolicy(SuppressedKind.PHONE)
+    policy = SuppressionPolicy(phone_rules())
     works = [
         a_work(a_message("01011111111", tenant_id=2), work_id=1),
         a_work(a_message("010-2222-2222", tenant_id=1), work_id=2),
@@ -302,7 +301,7 @@ async def test_who_opted_out_is_skipped_before_it_is_paid_for(database: Database
 
 
 async def test_a_number_that_takes_nothing_more_is_learnt(database: Database) -> None:
-    policy = SuppressionPolicy(SuppressedKind.PHONE)
+    policy = SuppressionPolicy(phone_rules())
     gone = a_work(a_message("010-1234-5678"), work_id=1)
     other = a_work(a_message("010-8765-4321"), work_id=2)
     settled = [

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
@@ -21,6 +21,7 @@ from allim.messaging.intake import Intake, Offer
 from allim.messaging.job import make_job
 from allim.messaging.tenants import TenantRequest, Tenants
 from allim.testing.solapi import FakeSolapi, Step
+from tests.changes import changes
 from tests.messaging.conftest import Queues
 from tests.messaging.money_rig import AUDIT
 from tests.programs import allim, an_empty_directory, clean_environment, programs
@@ -119,17 +120,16 @@ async def _something_new(solapi: FakeSolapi, turn: int) -> None:
     """Wait until this worker has begun to call; each turn a little deeper into it."""
     calls = len(solapi.calls)
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while len(solapi.calls) < calls + 1 + turn:
-            await asyncio.sleep(0.005)
+        await solapi.until(lambda: len(solapi.calls) > calls + turn)
 
 
 async def _all_final(url: str) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            found = await states(url)
-            if len(found) == COUNT and {row["status"] for row in found} <= FINAL:
-                return
-            await asyncio.sleep(0.2)
+    async def holds() -> bool:
+        found = await states(url)
+        return len(found) == COUNT and {row["status"] for row in found} <= FINAL
+
+    async with changes(url, patience=PATIENCE_SECONDS) as until:
+        await until(holds)
 
 
 async def test_a_text_is_sent_at_once_and_can_be_traced(
@@ -292,14 +292,17 @@ async def test_an_alimtalk_reported_as_failed_is_refunded_and_an_sms_goes_in_its
                     DATABASE_URL=database_url,
                     SOLAPI_REPORT_POLL_SECONDS="1",
                 )
-                await _until(lambda: len(solapi.texts) == 1)
-                solapi.report("3104")
-                await _until(lambda: len(solapi.texts) == 2)
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await solapi.until(lambda: len(solapi.texts) == 1)
+                    solapi.report("3104")
+                    await solapi.until(lambda: len(solapi.texts) == 2)
                 solapi.report()
 
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    while (await states(database_url))[-1]["status"] != "SUCCESS":
-                        await asyncio.sleep(0.1)
+                async def arrived() -> bool:
+                    return (await states(database_url))[-1]["status"] == "SUCCESS"
+
+                async with changes(database_url, patience=PATIENCE_SECONDS) as until:
+                    await until(arrived)
 
     alimtalk, text = solapi.texts
     assert alimtalk.body["kakaoOptions"]["pfId"] == "PF1"
@@ -315,9 +318,3 @@ async def test_an_alimtalk_reported_as_failed_is_refunded_and_an_sms_goes_in_its
         ("debit", "SMS", -20),
     ]
     assert [row[0] for row in await database.fetch(AUDIT)] == []
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():
-            await asyncio.sleep(0.02)

@@ -39,7 +39,7 @@ def run(stage: Stage, *, rounds: int = 3, seconds: float = 2.0) -> Iterator[Figu
             means: list[float] = []
             for number in range(rounds + 1):
                 for base, rates in ((bare, bare_rates), (ours, our_rates)):
-                    answer = _load(f"{base}/notifications", body, connections, seconds)
+                    answer = load(f"{base}/notifications", body, connections, seconds)
                     if number == 0:
                         continue  # the first round warms both up
                     rates.append(answer["per_second"])
@@ -53,7 +53,8 @@ def run(stage: Stage, *, rounds: int = 3, seconds: float = 2.0) -> Iterator[Figu
             yield at_most(CASE, f"Allim's mean answer, {at}", statistics.median(means), "ms", 200)
 
 
-def _load(url: str, body: bytes, connections: int, seconds: float) -> dict[str, Any]:
+def load(url: str, body: bytes, connections: int, seconds: float) -> dict[str, Any]:
+    """Load a server from a process of its own; what that says. Raises RuntimeError if refused."""
     done = subprocess.run(
         [sys.executable, "-m", "allim.bench.load", url, str(connections), str(seconds)],
         input=body,

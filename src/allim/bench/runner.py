@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from allim.base.errors import ConfigurationError
 from allim.bench import (
+    bulking,
     claiming,
     draining,
     events,
     footprint,
+    mailing,
     posting,
     publishing,
     sending,
@@ -26,11 +28,13 @@ Case = Callable[[Stage], Iterator[Figure]]
 
 CASES: Mapping[str, Case] = {
     posting.CASE: posting.run,
+    bulking.CASE: bulking.run,
     publishing.CASE: publishing.run,
     draining.CASE: draining.run,
     events.CASE: events.run,
     events.FLAT_CASE: events.run_flat,
     sending.CASE: sending.run,
+    mailing.CASE: mailing.run,
     waking.CASE: waking.run,
     footprint.CASE: footprint.run,
     claiming.CASE: claiming.run,

@@ -158,8 +158,26 @@ class OutgoingHttp(Protocol):
     ) -> HttpAnswer:
         """Any method; `limit` is how many bytes of the answer's body are taken."""
 
+    async def fetch(self, url: str, *, timeout: float, trusted: bool, limit: int) -> HttpFile:
+        """GET a file without following redirects; no more than `limit` bytes of it are taken."""
+
     def check_url(self, url: str) -> str | None:
         """What speaks against calling a caller's URL, without looking up its name; or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpFile:
+    """A file that was fetched; `content` is never longer than was asked for.
+
+    `too_large` says that there was more. `complete` is False where the connection broke, or time
+    ran out, before the end.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+    too_large: bool = False
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,3 +212,4 @@ class ChannelEntry:
     name: str
     make: MakeChannel
     settings: type[SettingsGroup] | None = None
+    more_settings: tuple[type[SettingsGroup], ...] = ()

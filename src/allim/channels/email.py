@@ -1,18 +1,19 @@
 """EMAIL: one mail to one recipient by SMTP; without SMTP_URL it is printed on stdout.
 
-Of the payload, `subject` (else the title), `html`, `reply_to` and `unsubscribe_url` (https,
-one-click) are used.
+Of the payload, `subject` (else the title), `html`, `reply_to`, `attachments`, `unsubscribe` and
+`unsubscribe_url` (https, one-click) are used.
 
 A 4xx reply, a server that cannot be reached and a conversation cut short are tried again, a
-5xx reply is refused, with code ``mailbox_unknown`` where it says 5.1.1. A server that will
-not let *us* in (login, TLS, greeting) is our configuration's fault, not the message's: it
-waits, spending no attempt, and is logged as an error.
+5xx reply is refused, with a code of `bounces` (``mailbox_unknown``) where it says that the
+address is gone. A server that will not let *us* in (login, TLS, greeting) is our
+configuration's fault, not the message's: it waits, spending no attempt, and is logged as an error.
 """
 
 from __future__ import annotations
 
-import re
+import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
@@ -20,6 +21,8 @@ from pydantic import Field, SecretStr, field_validator
 
 from allim.base.errors import FieldProblem
 from allim.base.settings import Environment, SettingsGroup
+from allim.channels.attachments import AttachmentFailure, Attachments, AttachmentSettings
+from allim.channels.bounces import bounce_of
 from allim.channels.channel import (
     ChannelServices,
     Configured,
@@ -27,7 +30,11 @@ from allim.channels.channel import (
     Message,
     RecipientKind,
 )
+from allim.channels.dkim import DkimSettings, DkimSigner
 from allim.channels.mail import (
+    UNSUBSCRIBE_PLACE,
+    Attachment,
+    Mailbox,
     compose,
     parse_mailbox,
     parse_sender,
@@ -37,13 +44,22 @@ from allim.channels.mail import (
 )
 from allim.channels.sending import Sending, sending
 from allim.channels.smtp import SmtpFailure, SmtpPool, SmtpServer, Stage
+from allim.channels.unsubscribing import (
+    Subscription,
+    UnsubscribeLinks,
+    UnsubscribeSettings,
+    list_of,
+)
+from allim.channels.unsubscribing import payload_problems as unsubscribe_problems
 from allim.relay.outcomes import RESPONSE_LIMIT, Outcome
 from allim.relay.sender import RecordProviderId, SendingLimits
 from allim.relay.work import Work
 
 NAME = "EMAIL"
-UNKNOWN_MAILBOX = re.compile(r"5\.1\.(1|10)\b")
 LOGIN_WANTED = frozenset({530, 534, 535, 538})
+FETCHING_SHARE = 0.6
+"""Share of a send's time in which its files must be there."""
+MORE_SETTINGS = (DkimSettings, AttachmentSettings, UnsubscribeSettings)
 
 log = structlog.get_logger("allim.channels.email")
 
@@ -83,6 +99,16 @@ class EmailSettings(SettingsGroup):
         return SmtpServer.of_url(self.smtp_url.get_secret_value()) if self.smtp_url else None
 
 
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What goes with a mail beside its words."""
+
+    attachments: Attachments
+    signer: DkimSigner | None = None
+    links: UnsubscribeLinks | None = None
+    unsubscribe_types: tuple[str, ...] = ()
+
+
 class EmailChannel:
     """Sends mail through the operator's SMTP server, or prints it."""
 
@@ -94,12 +120,14 @@ class EmailChannel:
         settings: EmailSettings,
         sending: Sending,
         services: ChannelServices,
+        extras: Extras,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.limits = sending.limits
         self._timeout = sending.timeout
         self._sender = parse_sender(settings.smtp_from)
+        self._extras = extras
         self._print_line = services.print_line
         self._now = now
         self._pool: SmtpPool | None = None
@@ -122,10 +150,15 @@ class EmailChannel:
                 parse_mailbox(draft.recipient)
             except ValueError as error:
                 problems.append(FieldProblem("/recipient", "invalid_address", str(error)))
-        problems.extend(
-            FieldProblem(f"/payload/{key}", "invalid", words)
-            for key, words in payload_problems(draft.payload)
-        )
+        if draft.payload:
+            problems.extend(
+                FieldProblem(f"/payload/{key}", "invalid", words)
+                for key, words in (
+                    *payload_problems(draft.payload),
+                    *unsubscribe_problems(draft.payload, can=self._extras.links is not None),
+                    *self._extras.attachments.problems(draft.payload),
+                )
+            )
         if not (draft.title or draft.message or draft.payload.get("html")):
             problems.append(FieldProblem("/message", "missing", "there is nothing to say"))
         return problems
@@ -134,7 +167,9 @@ class EmailChannel:
         """Live with an SMTP server, else a mock that prints."""
         if self._pool is None:
             return Configured("mock", "SMTP_URL is not set: mails are printed on stdout")
-        return Configured("live", f"by SMTP through {self.only_target}")
+        signer = self._extras.signer
+        signed = f", signed for {signer.domain}" if signer else ""
+        return Configured("live", f"by SMTP through {self.only_target}{signed}")
 
     def target(self, content: Message) -> str:
         """The SMTP server."""
@@ -171,20 +206,55 @@ class EmailChannel:
         except ValueError as error:
             return Outcome.refused("invalid_address", f"the recipient {error}")
         if self._pool is None:
-            self._print(message)
+            self._print(message, recipient)
             return Outcome.delivered("mock", detail="printed: SMTP_URL is not set")
-        content = compose(message, sender=self._sender, recipient=recipient, at=self._now())
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._timeout
+        try:
+            files = await self._files(message)
+        except AttachmentFailure as failure:
+            return failure.outcome
         try:
             words = await self._pool.send(
                 sender=self._sender.address,
                 recipient=recipient.address,
-                content=content,
+                content=self._content(message, recipient, files),
                 smtputf8=recipient.needs_smtputf8,
-                timeout=self._timeout,
+                timeout=ends - loop.time(),
             )
         except SmtpFailure as failure:
             return self._outcome(failure)
         return Outcome.delivered(response=_shown(words))
+
+    async def _files(self, message: Message) -> Sequence[Attachment]:
+        """What is attached, within the part of the send's time that is left for that."""
+        if "attachments" not in message.payload:
+            return ()
+        try:
+            async with asyncio.timeout(self._timeout * FETCHING_SHARE):
+                return await self._extras.attachments.fetch(message.payload)
+        except TimeoutError:
+            outcome = Outcome.retry("attachment_timeout", "the attachments did not come in time")
+            raise AttachmentFailure(outcome) from None
+
+    def _content(self, message: Message, recipient: Mailbox, files: Sequence[Attachment]) -> bytes:
+        mail = compose(
+            message,
+            sender=self._sender,
+            recipient=recipient,
+            at=self._now(),
+            unsubscribe=self._unsubscribe_url(message, recipient),
+            attachments=files,
+        )
+        signer = self._extras.signer
+        return mail.content(signer.sign(mail)) if signer else mail.content()
+
+    def _unsubscribe_url(self, message: Message, recipient: Mailbox) -> str | None:
+        links = self._extras.links
+        name = list_of(message, self._extras.unsubscribe_types)
+        if links is None or name is None:
+            return None
+        return links.url(Subscription(recipient.canonical, message.tenant_id, name))
 
     def _outcome(self, failure: SmtpFailure) -> Outcome:
         code, sentence = failure.code, str(failure)
@@ -201,11 +271,15 @@ class EmailChannel:
         response = _shown(f"{number} {words}")
         if number < 500:
             return Outcome.retry(code, sentence, response=response)
-        unknown = failure.stage is Stage.RECIPIENT and UNKNOWN_MAILBOX.match(words)
-        return Outcome.refused("mailbox_unknown" if unknown else code, sentence, response=response)
+        about_the_recipient = failure.stage is not Stage.SENDER
+        bounce = bounce_of(number, words) if about_the_recipient else None
+        return Outcome.refused(bounce or code, sentence, response=response)
 
-    def _print(self, message: Message) -> None:
+    def _print(self, message: Message, recipient: Mailbox) -> None:
         html = message.payload.get("html")
+        said = plain_text(message, html if isinstance(html, str) else None)
+        link = self._unsubscribe_url(message, recipient)
+        files = message.payload.get("attachments")
         self._print_line(
             "\n".join(
                 (
@@ -213,8 +287,10 @@ class EmailChannel:
                     f"From:    {self._sender.name} <{self._sender.address}>",
                     f"To:      {message.recipient}",
                     f"Subject: {subject(message)}",
+                    *([f"Attached: {len(files)}"] if isinstance(files, list) else ()),
+                    *([f"List-Unsubscribe: <{link}>"] if link else ()),
                     "",
-                    plain_text(message, html if isinstance(html, str) else None),
+                    said.replace(UNSUBSCRIBE_PLACE, link) if link else said,
                     "─" * 56,
                 )
             )
@@ -224,10 +300,18 @@ class EmailChannel:
 def make(environment: Environment, services: ChannelServices) -> EmailChannel:
     """Make the channel."""
     limits = SendingLimits(concurrency=8, per_target=8)
+    unsubscribing = environment.read(UnsubscribeSettings)
+    extras = Extras(
+        Attachments(environment.read(AttachmentSettings), services.http),
+        environment.read(DkimSettings).signer(),
+        unsubscribing.links(),
+        unsubscribing.email_unsubscribe_types,
+    )
     return EmailChannel(
         environment.read(EmailSettings),
         sending(environment, NAME, timeout=40.0, limits=limits),
         services,
+        extras,
     )
 
 

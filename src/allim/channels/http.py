@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 from yarl import URL
 
 from allim.base.settings import SettingsGroup
-from allim.channels.channel import HttpAnswer
+from allim.channels.channel import HttpAnswer, HttpFile
 from allim.channels.ssrf import (
     NOT_PUBLIC,
     AddressBlocked,
@@ -144,6 +144,34 @@ class HttpClient:
                 return HttpAnswer(
                     response.status, response.headers, _text(response, content, limit), complete
                 )
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _failure(error) from None
+
+    async def fetch(self, url: str, *, timeout: float, trusted: bool, limit: int) -> HttpFile:
+        """GET a file; no more than `limit` bytes of it are taken. Raises HttpFailure as `request`.
+
+        `timeout` is seconds, for all of it. A file that says itself that it is larger is not read.
+        """
+        target = self._parse(url, trusted)
+        session = self._sessions.get(trusted) or self._open_session(trusted)
+        try:
+            async with session.get(
+                target, timeout=_client_timeout(timeout), allow_redirects=False
+            ) as response:
+                status, headers = response.status, response.headers
+                if status >= 300 or (response.content_length or 0) > limit:
+                    response.close()
+                    return HttpFile(status, headers, b"", too_large=status < 300)
+                content = bytearray()
+                try:
+                    async for part in response.content.iter_any():
+                        content += part
+                        if len(content) > limit:
+                            response.close()
+                            return HttpFile(status, headers, b"", too_large=True)
+                except (aiohttp.ClientError, TimeoutError, OSError):
+                    return HttpFile(status, headers, b"", complete=False)
+                return HttpFile(status, headers, bytes(content))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _failure(error) from None
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.header import Header
 from email.utils import format_datetime, parseaddr
+from functools import lru_cache
 from html.parser import HTMLParser
+from urllib.parse import quote
 
 from allim.channels.channel import Message
 
@@ -25,6 +27,8 @@ CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 PLAIN = re.compile(r"[A-Za-z0-9 !#$%&'*+/_{|}~-]*")
 PLAIN_LIMIT = 60
 SUBJECT_LIMIT = 500
+UNSUBSCRIBE_PLACE = "%unsubscribe_url%"
+"""Where in a text or HTML the link for unsubscribing goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,11 @@ class Mailbox:
         return f"{self.local}@{self.domain}"
 
     @property
+    def canonical(self) -> str:
+        """One spelling of the address, by which it is found again; no server minds the case."""
+        return f"{self.local.lower()}@{self.domain}"
+
+    @property
     def needs_smtputf8(self) -> bool:
         """Whether only a server with SMTPUTF8 (RFC 6531) can take it."""
         return not self.local.isascii()
@@ -55,10 +64,20 @@ def parse_mailbox(text: str) -> Mailbox:
     local, at, domain = text.rpartition("@")
     if not at:
         raise ValueError("has no @")
-    if not LOCAL_PART.fullmatch(local) or CONTROLS.search(local):
+    plain = local.isascii()
+    if not LOCAL_PART.fullmatch(local) or (not plain and CONTROLS.search(local)):
         raise ValueError("is not an address before the @")
-    if len(local.encode("utf-8")) > LOCAL_LIMIT:
+    if len(local if plain else local.encode("utf-8")) > LOCAL_LIMIT:
         raise ValueError(f"is longer than {LOCAL_LIMIT} bytes before the @")
+    ascii_domain = _ascii_domain(domain)
+    if len(local) + 1 + len(ascii_domain) > ADDRESS_LIMIT:
+        raise ValueError(f"is longer than {ADDRESS_LIMIT} characters")
+    return Mailbox(local, ascii_domain)
+
+
+@lru_cache(maxsize=4096)
+def _ascii_domain(domain: str) -> str:
+    """A domain in lower case and punycode; kept, since most mail goes to few domains."""
     try:
         ascii_domain = domain.encode("idna").decode().lower()
     except UnicodeError:
@@ -68,9 +87,7 @@ def parse_mailbox(text: str) -> Mailbox:
         raise ValueError("is not a domain after the @")
     if len(labels) == 1 and ascii_domain != "localhost":
         raise ValueError("has no dot in its domain")
-    if len(local) + 1 + len(ascii_domain) > ADDRESS_LIMIT:
-        raise ValueError(f"is longer than {ADDRESS_LIMIT} characters")
-    return Mailbox(local, ascii_domain)
+    return ascii_domain
 
 
 def parse_sender(text: str) -> Mailbox:
@@ -85,8 +102,39 @@ def one_line(text: str) -> str:
     return CONTROLS.sub(" ", text).strip()
 
 
-def compose(message: Message, *, sender: Mailbox, recipient: Mailbox, at: datetime) -> bytes:
-    """The e-mail of a delivery: text, and HTML beside it where `payload.html` is given.
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that goes with a mail; `content_type` is ``type/subtype``, checked before."""
+
+    filename: str
+    content_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A composed mail: headers in their order, values encoded and folded, and the body."""
+
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+
+    def content(self, *above: tuple[str, str]) -> bytes:
+        """The mail as it goes over the wire, with headers `above` its own."""
+        return _lines((*above, *self.headers)) + b"\r\n" + self.body
+
+
+def compose(
+    message: Message,
+    *,
+    sender: Mailbox,
+    recipient: Mailbox,
+    at: datetime,
+    unsubscribe: str | None = None,
+    attachments: Sequence[Attachment] = (),
+) -> Mail:
+    """The e-mail of a delivery: text, HTML beside it where `payload.html` is given, then files.
+
+    `unsubscribe` is the https URL of one-click unsubscribing (RFC 8058); the payload's own wins.
 
     The Message-ID is the same on every attempt, so that a mail sent twice shows once. It is
     written out here, and all that a caller says is encoded: `email.message` reads RFC 2047
@@ -104,21 +152,14 @@ def compose(message: Message, *, sender: Mailbox, recipient: Mailbox, at: dateti
     ]
     if reply_to := _reply_to(payload):
         headers.append(("Reply-To", reply_to.address))
-    if url := _unsubscribe_url(payload):
-        # One-click unsubscribe, RFC 8058.
+    if url := _unsubscribe_url(payload) or unsubscribe:
         headers.append(("List-Unsubscribe", f"<{url}>"))
         headers.append(("List-Unsubscribe-Post", "List-Unsubscribe=One-Click"))
-    html = payload.get("html")
-    html = _text(html) if isinstance(html, str) and html else None
-    text = _part("plain", plain_text(message, html))
-    if html is None:
-        return _lines(headers) + text
-    # No boundary can stand in a part: "=_" occurs neither in base64 nor in quoted-printable.
-    boundary = f"=_allim-{message.delivery_id}-{message.notification_id}"
-    headers.append(("Content-Type", f'multipart/alternative; boundary="{boundary}"'))
-    between = f"\r\n--{boundary}\r\n".encode()
-    end = f"\r\n--{boundary}--\r\n".encode()
-    return _lines(headers) + between + text + between + _part("html", html) + end
+    part = _words_part(message, url)
+    if attachments:
+        files = [_file_part(attachment) for attachment in attachments]
+        part = _several("mixed", f"{message.delivery_id}-f", [part, *files])
+    return Mail([*headers, *part.headers], part.body)
 
 
 def subject(message: Message) -> str:
@@ -186,7 +227,36 @@ def _words(text: str, header: str) -> str:
     return Header(text, "utf-8", header_name=header).encode(linesep="\r\n")
 
 
-def _part(kind: str, text: str) -> bytes:
+def _words_part(message: Message, unsubscribe: str | None) -> Mail:
+    """What the mail says: its text, and its HTML beside it."""
+
+    def filled_in(words: str) -> str:
+        return words.replace(UNSUBSCRIBE_PLACE, unsubscribe) if unsubscribe else words
+
+    html = message.payload.get("html")
+    html = _text(html) if isinstance(html, str) and html else None
+    text = _text_part("plain", filled_in(plain_text(message, html)))
+    if html is None:
+        return text
+    return _several(
+        "alternative", f"{message.delivery_id}-w", [text, _text_part("html", filled_in(html))]
+    )
+
+
+def _several(kind: str, mark: str, parts: Sequence[Mail]) -> Mail:
+    """Several parts in one.
+
+    No boundary can stand in a part: "=_" occurs neither in base64 nor in quoted-printable, and
+    the marks differ.
+    """
+    boundary = f"=_allim-{mark}"
+    between = f"--{boundary}\r\n".encode()
+    body = b"".join(between + part.content() + b"\r\n" for part in parts)
+    head = ("Content-Type", f'multipart/{kind}; boundary="{boundary}"')
+    return Mail([head], body + f"--{boundary}--\r\n".encode())
+
+
+def _text_part(kind: str, text: str) -> Mail:
     """One part: quoted-printable where most of it is ASCII, else base64."""
     content = (text.replace("\r\n", "\n").replace("\r", "\n") + "\n").encode()
     if len(content) - len(text) > len(text) // 4:
@@ -197,7 +267,22 @@ def _part(kind: str, text: str) -> bytes:
         ("Content-Type", f"text/{kind}; charset=utf-8"),
         ("Content-Transfer-Encoding", encoding),
     ]
-    return _lines(head) + b"\r\n" + encoded.replace(b"\n", b"\r\n")
+    return Mail(head, encoded.replace(b"\n", b"\r\n"))
+
+
+def _file_part(attachment: Attachment) -> Mail:
+    """A file; a name beyond ASCII is written as RFC 2231 has it."""
+    name = _text(one_line(attachment.filename))
+    if re.fullmatch(r"[A-Za-z0-9 ._()-]+", name):
+        disposition = f'attachment; filename="{name}"'
+    else:
+        disposition = f"attachment;\r\n filename*=UTF-8''{quote(name, safe='')}"
+    head = [
+        ("Content-Type", attachment.content_type),
+        ("Content-Disposition", disposition),
+        ("Content-Transfer-Encoding", "base64"),
+    ]
+    return Mail(head, base64.encodebytes(attachment.content).replace(b"\n", b"\r\n"))
 
 
 def _lines(headers: Iterable[tuple[str, str]]) -> bytes:

@@ -27,6 +27,7 @@ def settings_groups(table: Sequence[ChannelEntry] = CHANNELS) -> list[type[Setti
     for entry in table:
         if entry.settings is not None:
             groups.append(entry.settings)
+        groups.extend(entry.more_settings)
         groups.append(sending_settings(entry.name))
     return groups
 

@@ -21,7 +21,7 @@ from allim.channels.channel import ChannelEntry
 from allim.channels.solapi.settings import SolapiSettings
 
 CHANNELS: tuple[ChannelEntry, ...] = (
-    ChannelEntry(email.NAME, email.make, email.EmailSettings),
+    ChannelEntry(email.NAME, email.make, email.EmailSettings, email.MORE_SETTINGS),
     ChannelEntry(slack.NAME, slack.make, slack.SlackSettings),
     ChannelEntry(discord.NAME, discord.make, discord.DiscordSettings),
     ChannelEntry(teams.NAME, teams.make, teams.TeamsSettings),

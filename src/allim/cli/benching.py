@@ -11,8 +11,8 @@ def bench(
     cases: Annotated[
         list[str] | None,
         typer.Argument(
-            help="post, publish, drain, events, events-flat, webhooks, wake, footprint, claim,"
-            " sync, text; all when left out."
+            help="post, bulk, publish, drain, events, events-flat, webhooks, email, wake,"
+            " footprint, claim, sync, text; all when left out."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,

@@ -27,6 +27,7 @@ WHY = {
     "reservation_cancelled": "예약이 취소되어 보내지 않았습니다",
     "cancellation_check_failed": "예약 취소 여부를 확인하지 못해 기다립니다",
     "suppressed": "수신거부 번호입니다",
+    "unsubscribed": "이 목록을 수신거부했습니다",
     "quiet_hours": "광고는 21시부터 8시까지 보낼 수 없어 아침을 기다립니다",
     "receipt_failed": "통신사 또는 카카오가 전달 실패로 보고했습니다",
     "mock": "모의 발송입니다: 실제로 보내지 않았습니다",

@@ -111,3 +111,4 @@ async def _keep_up(store: Store) -> None:
             log.error("the embedded PostgreSQL does not start: %s", error)
             continue
         await asyncio.to_thread(server.close)
+        log.info("the embedded PostgreSQL runs again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import logging
 import socket
 from collections.abc import Iterator
@@ -55,6 +56,7 @@ async def serving(base: Foundation, sync: EnrolmentSync | None) -> Part:
         url = url_of(listener)
         log.info("listening on %s (API documentation at %s/docs)", url, url)
         try:
+            _spare_what_stays()
             await server.serve(sockets=[listener])
         finally:
             listener.close()
@@ -94,6 +96,16 @@ def url_of(listener: socket.socket) -> str:
     """Where it is reached."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _spare_what_stays() -> None:
+    """Let the garbage collector leave alone what was there before the first request.
+
+    It would go through all of it again and again: measured a quarter of the time that creating
+    notifications in bulk took.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class HttpServer(uvicorn.Server):

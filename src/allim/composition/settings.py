@@ -17,7 +17,7 @@ from allim.enrolment.settings import EnrolmentSettings
 from allim.events.encryption import EncryptionSettings
 from allim.events.publishers.kafka_settings import KafkaSettings
 from allim.events.relaying.settings import OutboxSettings
-from allim.messaging.receipt_settings import ReceiptSettings
+from allim.messaging.receipt_settings import EmailReceiptSettings, ReceiptSettings
 from allim.messaging.settings import BalanceSettings, CancellationSettings, QueueSettings
 from allim.relay.limits import RelayLimits
 from allim.scheduler.settings import SchedulerSettings
@@ -121,6 +121,7 @@ def settings_groups() -> Sequence[type[SettingsGroup]]:
         *channel_groups(),
         QueueSettings,
         ReceiptSettings,
+        EmailReceiptSettings,
         BalanceSettings,
         CancellationSettings,
     ]

@@ -20,10 +20,19 @@ from allim.base.validation import invalid_body
 from allim.channels.channel import Channel
 from allim.hub.coalescer import Coalescer
 from allim.hub.creation import Created, Prepared, prepare
-from allim.hub.model import NotificationRequest
+from allim.hub.model import (
+    DELIVERIES_PER_BULK,
+    BulkRequest,
+    KeyedRequest,
+    WholeBulkRequest,
+)
 
 BULK_LIMIT = 16 * 1024 * 1024
 """Bytes of a bulk request's body."""
+_AT_A_TIME = 250
+"""Notifications that are checked before others have a turn; what is checked is being stored."""
+
+Judged = Prepared | RequestError
 
 
 class BulkCreation:
@@ -34,30 +43,44 @@ class BulkCreation:
         self._coalescer = coalescer
 
     async def create(
-        self, items: Sequence[Any], *, tenant: int | None, traceparent: str | None
+        self, body: bytes, *, tenant: int | None, traceparent: str | None
     ) -> Sequence[Created | AllimError]:
-        """Store what can be stored; for each item what was stored, or why not."""
-        prepared = [self._prepared(item, tenant, traceparent) for item in items]
-        return await asyncio.gather(*(self._stored(item) for item in prepared))
+        """Store what can be stored of a request's body; for each item what was stored, or why not.
 
-    def _prepared(
-        self, item: Any, tenant: int | None, traceparent: str | None
-    ) -> Prepared | RequestError:
-        key = None
-        if isinstance(item, dict):
-            item = dict(item)
-            key = item.pop("idempotency_key", None)
+        Raises pydantic's ValidationError for a body that is no bulk request at all.
+        """
+        items = _read(body)
+        stored: list[asyncio.Future[Created] | AllimError] = []
+        deliveries = 0
         try:
-            if key is not None and not isinstance(key, str):
-                problem = FieldProblem("/idempotency_key", "string_type", "must be a text")
-                raise InvalidRequest([problem])
+            for at, item in enumerate(items):
+                judged = self._judged(item, tenant, traceparent)
+                if isinstance(judged, Prepared):
+                    deliveries += len(judged.entries)
+                    if deliveries > DELIVERIES_PER_BULK:
+                        judged = _too_many()
+                stored.append(self._submitted(judged))
+                if at % _AT_A_TIME == _AT_A_TIME - 1:
+                    await asyncio.sleep(0)
+            return [await _end(each) for each in stored]
+        finally:
+            for each in stored:
+                if isinstance(each, asyncio.Future):
+                    each.cancel()  # Where the client went away: nobody asks for it any more.
+
+    def _judged(self, item: Any, tenant: int | None, traceparent: str | None) -> Judged:
+        try:
             # As JSON once more: times are texts there, and only there.
-            request = NotificationRequest.model_validate_json(to_json(item))
+            request = (
+                item
+                if isinstance(item, KeyedRequest)
+                else KeyedRequest.model_validate_json(to_json(item))
+            )
             return prepare(
                 request,
                 self._channels,
                 tenant_id=tenant,
-                idempotency_key=key,
+                idempotency_key=request.idempotency_key,
                 traceparent=traceparent,
             )
         except ValidationError as error:
@@ -65,10 +88,32 @@ class BulkCreation:
         except RequestError as error:
             return error
 
-    async def _stored(self, item: Prepared | RequestError) -> Created | AllimError:
-        if isinstance(item, RequestError):
-            return item
+    def _submitted(self, judged: Judged) -> asyncio.Future[Created] | AllimError:
+        if isinstance(judged, RequestError):
+            return judged
         try:
-            return await self._coalescer.store(item)
-        except (RequestError, DatabaseUnavailable) as error:
+            return self._coalescer.submit(judged)
+        except AllimError as error:
             return error
+
+
+def _read(body: bytes) -> Sequence[Any]:
+    """The items: checked all at once where nothing is wrong with any, else as they are."""
+    try:
+        return WholeBulkRequest.model_validate_json(body).notifications
+    except ValidationError:
+        return BulkRequest.model_validate_json(body).notifications
+
+
+async def _end(stored: asyncio.Future[Created] | AllimError) -> Created | AllimError:
+    if isinstance(stored, AllimError):
+        return stored
+    try:
+        return await stored
+    except (RequestError, DatabaseUnavailable) as error:
+        return error
+
+
+def _too_many() -> InvalidRequest:
+    words = f"with this one the request has more than {DELIVERIES_PER_BULK} deliveries"
+    return InvalidRequest([FieldProblem("/deliveries", "too_many_deliveries", words)])

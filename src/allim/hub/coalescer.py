@@ -98,6 +98,10 @@ class Coalescer:
         is gone (nothing was stored, or the same request with its idempotency key will find it),
         Conflict for a taken row key, IdempotencyMismatch, InvalidRequest.
         """
+        return await self.submit(prepared)
+
+    def submit(self, prepared: Prepared) -> asyncio.Future[Created]:
+        """The same without waiting: what it comes to. Raises Overloaded only."""
         size = len(prepared.row)
         if (
             self._closing
@@ -114,7 +118,7 @@ class Coalescer:
         self._queue.append(waiting)
         self._bytes += size
         self._wake_one()
-        return await waiting.stored
+        return waiting.stored
 
     async def close(self) -> None:
         """Store what waits, then stop."""

@@ -21,6 +21,10 @@ from pydantic_core import PydanticCustomError
 DELIVERIES_PER_NOTIFICATION = 100
 DELIVERIES_PER_BRANCH = 10
 """A root entry with everything beneath it."""
+RECIPIENTS_PER_NOTIFICATION = 1000
+"""Deliveries of a notification, once its lists of recipients are written out."""
+DELIVERIES_PER_BULK = 10_000
+"""The same of all notifications of one bulk request."""
 MAX_BIGINT = 2**63 - 1
 
 # PostgreSQL's text cannot hold NUL, so no text of ours may.
@@ -80,6 +84,13 @@ class DeliveryRequest(_Request):
     recipient: Recipient | None = Field(
         default=None, description="Address as the channel wants it; its default where left out"
     )
+    recipients: list[Recipient] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=RECIPIENTS_PER_NOTIFICATION,
+        description="Instead of `recipient`: one delivery for each, all alike. Not for then and"
+        " fallback, nor beside row_key",
+    )
     template_code: Word | None = None
     title: Title | None = Field(default=None, description="Instead of the notification's")
     message: Text | None = Field(default=None, description="Instead of the notification's")
@@ -131,6 +142,12 @@ class NotificationRequest(_Request):
 NOTIFICATIONS_PER_BULK = 1000
 
 
+class KeyedRequest(NotificationRequest):
+    """One notification of many; what stands in a header elsewhere stands beside its fields."""
+
+    idempotency_key: str | None = None
+
+
 class BulkRequest(BaseModel):
     """Many notifications at once; each is judged by itself."""
 
@@ -141,3 +158,11 @@ class BulkRequest(BaseModel):
         max_length=NOTIFICATIONS_PER_BULK,
         description="Each as for POST /notifications, and optionally with its idempotency_key",
     )
+
+
+class WholeBulkRequest(BaseModel):
+    """A bulk request in which every notification is well formed."""
+
+    model_config = BulkRequest.model_config
+
+    notifications: list[KeyedRequest] = Field(min_length=1, max_length=NOTIFICATIONS_PER_BULK)

@@ -18,7 +18,13 @@ from pydantic_core import to_json
 
 from allim.base.errors import FieldProblem, InvalidRequest
 from allim.channels.channel import Channel, Draft, FillsIn, RecipientKind
-from allim.hub.model import DELIVERIES_PER_BRANCH, DeliveryRequest, NotificationRequest
+from allim.hub.model import (
+    DELIVERIES_PER_BRANCH,
+    RECIPIENTS_PER_NOTIFICATION,
+    DeliveryRequest,
+    NotificationRequest,
+)
+from allim.hub.recipients import for_one, unfit_for_many
 
 RECIPIENT_BYTES = 2048
 """Recipients are indexed, and an index entry must fit a third of a page."""
@@ -46,10 +52,16 @@ def resolve(request: NotificationRequest, channels: Mapping[str, Channel]) -> Se
     Raises InvalidRequest with every problem of every delivery, each with its place.
     """
     resolution = _Resolution(request, channels)
-    entries = [
-        resolution.entry(delivery, None, f"/deliveries/{position}")
-        for position, delivery in enumerate(request.deliveries)
-    ]
+    entries: list[Entry] = []
+    for position, delivery in enumerate(request.deliveries):
+        place = f"/deliveries/{position}"
+        if delivery.recipients is None:
+            entries.append(resolution.entry(delivery, None, place))
+        else:
+            entries.extend(resolution.entries(delivery, delivery.recipients, place))
+    if len(entries) > RECIPIENTS_PER_NOTIFICATION:
+        words = f"are more than {RECIPIENTS_PER_NOTIFICATION} with all their recipients"
+        resolution.problems.append(FieldProblem("/deliveries", "too_many_deliveries", words))
     for position, delivery in enumerate(request.deliveries):
         if (delivery.then or delivery.fallback) and _size(delivery) > DELIVERIES_PER_BRANCH:
             resolution.problems.append(
@@ -74,6 +86,7 @@ def canonical_hash(request: NotificationRequest) -> bytes:
     """
     asked = _canonical(request)
     asked.pop("tenant_id", None)
+    asked.pop("idempotency_key", None)
     return hashlib.sha256(to_json(asked)).digest()
 
 
@@ -85,7 +98,9 @@ def _canonical(request: BaseModel) -> dict[str, Any]:
         if isinstance(value, dict):
             canonical[name] = _sorted(value)
         elif isinstance(value, list):
-            canonical[name] = [_canonical(item) for item in value]
+            canonical[name] = [
+                _canonical(item) if isinstance(item, BaseModel) else item for item in value
+            ]
         else:
             canonical[name] = value
     return canonical
@@ -106,12 +121,51 @@ class _Resolution:
         self._row_keys = 0
         self.problems: list[FieldProblem] = []
 
+    def entries(
+        self, delivery: DeliveryRequest, recipients: Sequence[str], place: str
+    ) -> list[Entry]:
+        """A delivery that has many recipients, written out: one of them for each.
+
+        All but the recipient is checked once, with the first.
+        """
+        if unfit := unfit_for_many(delivery, recipients):
+            self.problems.append(replace(unfit, place=f"{place}/{unfit.place}"))
+            return []
+        before = len(self.problems)
+        entry = self.entry(for_one(delivery, recipients[0]), None, place)
+        if self.problems[before:]:
+            self._rename(before, f"{place}/recipient", f"{place}/recipients/0")
+            if not all(p.place == f"{place}/recipients/0" for p in self.problems[before:]):
+                return []
+        written, channel = [entry], self._channels[delivery.channel]
+        alike = not (delivery.then or delivery.fallback or _fills_in(type(channel)))
+        draft = self._draft(self._complete(delivery, channel, None))
+        for at, recipient in enumerate(recipients[1:], 1):
+            before = len(self.problems)
+            if alike:
+                self._check_recipient(recipient, place)
+                for problem in channel.check(replace(draft, recipient=recipient)):
+                    self._problem(place + problem.place, problem.code, problem.message)
+                written.append({**entry, "recipient": recipient})
+            else:
+                written.append(self.entry(for_one(delivery, recipient), None, place))
+            self._rename(before, f"{place}/recipient", f"{place}/recipients/{at}")
+        return written
+
+    def _rename(self, since: int, place: str, other: str) -> None:
+        for at, problem in enumerate(self.problems[since:], since):
+            if problem.place == place:
+                self.problems[at] = replace(problem, place=other)
+
     def entry(self, delivery: DeliveryRequest, parent: _Inherited | None, place: str) -> Entry:
         channel = self._channels.get(delivery.channel)
         if channel is None:
             known = ", ".join(sorted(self._channels))
             self._problem(f"{place}/channel", "unknown_channel", f"must be one of: {known}")
             return {}
+        if delivery.recipients is not None and parent is not None:
+            words = "are for the deliveries of the notification itself"
+            self._problem(f"{place}/recipients", "not_a_step", words)
         own = self._complete(delivery, channel, parent)
         if _fills_in(type(channel)):
             own = self._filled_in(own)
@@ -188,14 +242,16 @@ class _Resolution:
                 self._problem(
                     f"{place}/payload/{name}", "reserved", f"belongs into the delivery's {name}"
                 )
-        recipient = own.recipient
+        self._check_recipient(own.recipient, place)
+        for problem in own.channel.check(self._draft(own)):
+            self._problem(place + problem.place, problem.code, problem.message)
+
+    def _check_recipient(self, recipient: str | None, place: str) -> None:
         if recipient is not None and len(recipient) * 4 > RECIPIENT_BYTES:  # noqa: SIM102
             if len(recipient.encode("utf-8", "surrogatepass")) > RECIPIENT_BYTES:
                 self._problem(
                     f"{place}/recipient", "too_long", f"has more than {RECIPIENT_BYTES} bytes"
                 )
-        for problem in own.channel.check(self._draft(own)):
-            self._problem(place + problem.place, problem.code, problem.message)
 
     def _filled_in(self, own: _Inherited) -> _Inherited:
         assert isinstance(own.channel, FillsIn)

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 from pydantic_core import to_json
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from allim.base.errors import AllimError, NotFound
@@ -39,7 +38,7 @@ from allim.hub.views import (
     Page,
 )
 from allim.web.access import NO_KEY, PRINCIPAL, AccessScope, Principal, requires
-from allim.web.bodies import only_json, read_json_body
+from allim.web.bodies import header, read_json_body
 from allim.web.problems import Unauthenticated, document_of
 
 DeliveryId = Annotated[int, Path(ge=1, le=MAX_BIGINT)]
@@ -102,28 +101,29 @@ def created_json(created: Created) -> bytes:
     )
 
 
-def bulk_route(bulk: BulkCreation) -> APIRouter:
-    """`POST /notifications/bulk`."""
-    router = APIRouter(tags=["notifications"])
+class CreateBulk:
+    """`POST /notifications/bulk`, as plain ASGI too."""
 
-    @router.post(
-        "/notifications/bulk",
-        summary="Create up to 1000 notifications; each is answered by itself",
-        response_model=BulkView,
-        dependencies=[Depends(only_json)],
-    )
-    async def create_bulk(
-        body: BulkRequest,
-        principal: Annotated[Principal, Depends(requires(AccessScope.SEND))],
-        traceparent: Annotated[str | None, Header()] = None,
-    ) -> Response:
-        results = await bulk.create(
-            body.notifications, tenant=principal.tenant_id, traceparent=traceparent
-        )
-        items = b",".join(map(_bulk_item, results))
-        return Response(b'{"results":[' + items + b"]}", media_type="application/json")
+    def __init__(self, bulk: BulkCreation) -> None:
+        self._bulk = bulk
 
-    return router
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        principal = scope.get(PRINCIPAL)
+        if principal is None:
+            raise Unauthenticated("unauthenticated", NO_KEY)
+        principal.require(AccessScope.SEND)
+        body = await read_json_body(scope, receive)
+        given = header(scope, b"traceparent")
+        traceparent = given.decode("latin-1") if given else None
+        results = await self._bulk.create(body, tenant=principal.tenant_id, traceparent=traceparent)
+        answer = b'{"results":[' + b",".join(map(_bulk_item, results)) + b"]}"
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(answer)).encode()),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
 
 
 def _bulk_item(result: Created | AllimError) -> bytes:
@@ -262,11 +262,34 @@ CREATE_OPERATION: dict[str, Any] = {
 }
 """How OpenAPI describes `POST /notifications`, which FastAPI does not know."""
 
+BULK_OPERATION: dict[str, Any] = {
+    "tags": ["notifications"],
+    "summary": "Create up to 1000 notifications; each is answered by itself",
+    "operationId": "create_bulk",
+    "parameters": [CREATE_OPERATION["parameters"][1]],
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/BulkRequest"}}},
+    },
+    "responses": {
+        "200": {
+            "description": "What became of each, in their order",
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/BulkView"}}},
+        }
+    },
+}
+"""The same of `POST /notifications/bulk`."""
+
 
 def create_schemas() -> dict[str, Any]:
-    """The schemas that CREATE_OPERATION refers to."""
+    """The schemas that the operations described here refer to."""
     _, definitions = models_json_schema(
-        [(NotificationRequest, "validation"), (CreatedView, "serialization")],
+        [
+            (NotificationRequest, "validation"),
+            (CreatedView, "serialization"),
+            (BulkRequest, "validation"),
+            (BulkView, "serialization"),
+        ],
         ref_template="#/components/schemas/{model}",
     )
     schemas: dict[str, Any] = definitions["$defs"]

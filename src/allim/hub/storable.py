@@ -29,7 +29,7 @@ def unstorable(request: BaseModel) -> list[FieldProblem]:
     found: list[FieldProblem] = []
     for name in type(request).model_fields:
         value = getattr(request, name)
-        if isinstance(value, list):
+        if isinstance(value, list) and value and isinstance(value[0], BaseModel):
             for at, item in enumerate(value):
                 found += [
                     FieldProblem(f"/{name}/{at}{problem.place}", problem.code, problem.message)

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 
 from allim.base.settings import Environment
 from allim.channels.alimtalk import NAME as ALIMTALK
-from allim.channels.channel import Channel, Message
+from allim.channels.channel import Channel, Message, RecipientKind
 from allim.channels.sms import NAME as SMS
 from allim.channels.sms import SmsChannel
 from allim.channels.solapi.channel import SolapiChannel
+from allim.channels.unsubscribing import UnsubscribeSettings
 from allim.database.pool import Database
 from allim.messaging.alerts import BalanceAlerts
 from allim.messaging.balance import BalancePolicy, HeldDebits
@@ -19,7 +20,7 @@ from allim.messaging.cancellation_sources import cancellation_source
 from allim.messaging.dead_letters import DeadLetterCopies
 from allim.messaging.quiet_hours import QuietHours
 from allim.messaging.settings import BalanceSettings, MessageKind
-from allim.messaging.suppression import SuppressedKind, SuppressionPolicy
+from allim.messaging.suppression_policy import SuppressionPolicy, email_rules, phone_rules
 from allim.relay.policy import ChannelPolicy, combine
 
 PAID = frozenset({SMS, ALIMTALK})
@@ -38,6 +39,9 @@ class MessagingPolicies:
     ) -> None:
         self._channels = channels
         self._settings = environment.read(BalanceSettings)
+        self._email_rules = email_rules(
+            environment.read(UnsubscribeSettings).email_unsubscribe_types
+        )
         self._warn = BalanceAlerts(self._settings, channels)
         self._cancellation = cancellation
         for channel in channels.values():
@@ -47,13 +51,15 @@ class MessagingPolicies:
 
     def of(self, lane: str) -> Sequence[ChannelPolicy[Message]]:
         """The rules of one lane; any message may be for a reservation, so that one holds in all."""
+        if self._channels[lane].recipient_kind is RecipientKind.EMAIL:
+            return [self._cancellation, SuppressionPolicy(self._email_rules)]
         if lane not in PAID:
             return [self._cancellation]
         charges = self._channels[lane].configured().mode == LIVE
         return [
             self._cancellation,
             CancelledBeforePayment(),
-            SuppressionPolicy(SuppressedKind.PHONE),
+            SuppressionPolicy(phone_rules()),
             QuietHours(),
             DeadLetterCopies(),
             BalancePolicy(self._settings, self._kind_of, self._warn, charges=charges),
@@ -95,7 +101,7 @@ def receipt_policy(environment: Environment) -> ChannelPolicy[Message]:
 
     policy = combine(
         [
-            SuppressionPolicy(SuppressedKind.PHONE),
+            SuppressionPolicy(phone_rules()),
             DeadLetterCopies(),
             BalancePolicy(environment.read(BalanceSettings), no_kind, nobody, charges=False),
         ]

@@ -22,3 +22,14 @@ class ReceiptSettings(SettingsGroup):
         description="How long after a send a group is asked what became of it, later each time"
         " up to once an hour; 0: only when the webhook speaks of it.",
     )
+
+
+class EmailReceiptSettings(SettingsGroup):
+    """How bounces and complaints of mails come in."""
+
+    email_webhook_secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="What calls of /receipts/email must bring, as X-Allim-Secret, bearer token or"
+        " password; at least 16 characters. Not set: the route refuses.",
+    )

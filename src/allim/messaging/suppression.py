@@ -1,30 +1,29 @@
-"""Opt-outs: whoever must not be written to is not, and numbers that are gone are learnt."""
+"""The suppression list: who must not be written to, by whom, and about what."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, LiteralString
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from allim.base.errors import FieldProblem, InvalidRequest, NotFound
-from allim.channels.channel import Message
 from allim.channels.korean_sms import BadNumber, normalise_number
-from allim.channels.solapi.codes import suppresses
+from allim.channels.mail import parse_mailbox
+from allim.channels.unsubscribing import Subscription, list_name
 from allim.database.pool import Connection, Database
 from allim.database.statements import Statements
 from allim.hub import cursors
-from allim.hub.model import Recipient, TenantId
+from allim.hub.model import Recipient, TenantId, Word
 from allim.hub.views import Moment, Page
-from allim.relay.outcomes import Outcome
-from allim.relay.policy import OpenPolicy
-from allim.relay.settlement import Settlement
-from allim.relay.work import Work
 
 SQL = Statements.load("allim.messaging", "suppression.sql")
 
-SUPPRESSED = Outcome.skip("suppressed", "the recipient is on the opt-out list")
+HARD_BOUNCE = "hard_bounce"
+COMPLAINT = "complaint"
+UNSUBSCRIBED = "unsubscribed"
 _REASON_LIMIT = 500
 
 
@@ -41,7 +40,12 @@ class SuppressionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     recipient: Recipient = Field(examples=["01012345678"])
-    recipient_kind: Annotated[SuppressedKind, Field(strict=False)] = SuppressedKind.PHONE
+    recipient_kind: Annotated[SuppressedKind, Field(strict=False)] | None = Field(
+        default=None, description="Left out: an e-mail address where it has an @, else a phone"
+    )
+    list: Word | None = Field(
+        default=None, description="Only what belongs to this list; left out: nothing at all"
+    )
     tenant_id: TenantId | None = Field(
         default=None, description="Not by this tenant; left out: by nobody"
     )
@@ -57,7 +61,12 @@ class SuppressionView(BaseModel):
     tenant_id: int | None
     recipient_kind: SuppressedKind
     recipient: str
-    reason: str | None
+    list: str | None = Field(default=None, description="The list that it is about; none: all")
+    reason: str | None = Field(
+        description="hard_bounce, complaint, unsubscribed, or the words of whoever put it there"
+    )
+    detail: str | None = Field(default=None, description="What the provider said")
+    delivery_id: int | None = Field(default=None, description="The delivery it was learnt from")
     created_at: Moment
 
 
@@ -69,8 +78,9 @@ class SuppressionList:
 
     async def add(self, request: SuppressionRequest, own: int | None = None) -> SuppressionView:
         """Put somebody on the list; again changes only the reason. Raises InvalidRequest."""
-        recipient = canonical(request.recipient, request.recipient_kind)
-        _refuse_nobody(recipient, request.recipient_kind)
+        kind = request.recipient_kind or kind_of(request.recipient)
+        recipient = canonical(request.recipient, kind)
+        _refuse_nobody(recipient, kind)
         if own is not None and request.tenant_id not in (None, own):
             raise InvalidRequest(
                 [FieldProblem("/tenant_id", "tenant_mismatch", "is not the tenant of the API key")]
@@ -79,12 +89,24 @@ class SuppressionList:
             _statement("add"),
             {
                 "tenant": request.tenant_id if own is None else own,
-                "kind": request.recipient_kind.value,
+                "kind": kind.value,
                 "recipient": recipient,
+                "list": request.list and list_name(request.list),
                 "reason": request.reason,
             },
         )
         return SuppressionView.model_validate(rows[0][0])
+
+    async def unsubscribe(self, subscription: Subscription) -> bool:
+        """Take somebody out of a list; False where they were out of it before."""
+        learnt = Learnt(
+            subscription.address,
+            UNSUBSCRIBED,
+            tenant_id=subscription.tenant_id,
+            list=subscription.list,
+        )
+        async with self._database.transaction() as tx:
+            return await learn(tx, SuppressedKind.EMAIL, [learnt]) > 0
 
     async def remove(self, identity: int, own: int | None = None) -> None:
         """Take an entry off the list. Raises NotFound."""
@@ -101,8 +123,7 @@ class SuppressionList:
     ) -> Page[SuppressionView]:
         """A page of the list, newest first. Raises InvalidCursor."""
         if recipient is not None:
-            kind = SuppressedKind.EMAIL if "@" in recipient else SuppressedKind.PHONE
-            recipient = canonical(recipient, kind)
+            recipient = canonical(recipient, kind_of(recipient))
         rows = await self._database.fetch(
             _statement("list"),
             {
@@ -118,75 +139,57 @@ class SuppressionList:
         return Page(items=items, next=cursors.delivery_cursor(items[-1].id) if more else None)
 
 
-class SuppressionPolicy(OpenPolicy):
-    """Skips, in the claiming transaction and so before anything is paid, who opted out.
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What was heard of a recipient: that nothing more may, or can, be sent there.
 
-    A provider's word that a number takes nothing more puts it on the list, for every tenant.
+    No tenant: by nobody; no list: of nothing. `detail` are the words of whoever said so, and
+    `delivery_id` is the delivery that it was about.
     """
 
-    def __init__(self, kind: SuppressedKind) -> None:
-        self._kind = kind
-
-    async def on_attempt(
-        self, tx: Connection, batch: Sequence[Work[Message]]
-    ) -> Mapping[int, Outcome]:
-        """Skip those on the list."""
-        asked = [work for work in batch if work.content.recipient]
-        cursor = await tx.execute(
-            SQL["suppressed"],
-            {
-                "ids": [work.id for work in asked],
-                "tenants": [work.content.tenant_id for work in asked],
-                "recipients": [
-                    canonical(work.content.recipient or "", self._kind) for work in asked
-                ],
-                "kind": self._kind.value,
-            },
-        )
-        return {row[0]: SUPPRESSED for row in await cursor.fetchall()}
-
-    def joins_settle(self, settlements: Sequence[Settlement[Message]]) -> bool:
-        """Only where a number takes nothing more."""
-        return any(map(_gone, settlements))
-
-    async def on_settle(self, tx: Connection, settled: Sequence[Settlement[Message]]) -> None:
-        """Put numbers that take nothing more on the list."""
-        gone = {
-            each.work.content.recipient: each.outcome.detail or each.outcome.code
-            for each in settled
-            if _gone(each) and each.work.content.recipient
-        }
-        if gone:
-            await self._suppress(tx, gone)
-
-    async def on_receipt(self, tx: Connection, ended: Sequence[int]) -> None:
-        """The same, where the report said it."""
-        rows = await (await tx.execute(SQL["ended_by"], {"ids": list(ended)})).fetchall()
-        if gone := {
-            recipient: error or code for recipient, code, error in rows if suppresses(code)
-        }:
-            await self._suppress(tx, gone)
-
-    async def _suppress(self, tx: Connection, gone: Mapping[str, str | None]) -> None:
-        reasons = [(reason or "it is gone")[:_REASON_LIMIT] for reason in gone.values()]
-        await tx.execute(
-            SQL["suppress"],
-            {
-                "kind": self._kind.value,
-                "recipients": [canonical(recipient, self._kind) for recipient in gone],
-                "reasons": [r.replace("\0", "").encode(errors="replace").decode() for r in reasons],
-            },
-        )
+    recipient: str
+    reason: str
+    detail: str | None = None
+    delivery_id: int | None = None
+    tenant_id: int | None = None
+    list: str | None = None
 
 
-def _gone(settlement: Settlement[Message]) -> bool:
-    return settlement.outcome.disable_target or suppresses(settlement.outcome.code)
+async def learn(tx: Connection, kind: SuppressedKind, learnt: Sequence[Learnt]) -> int:
+    """Put recipients on the list, in the caller's transaction; how many were not there yet."""
+    if not learnt:
+        return 0
+    cursor = await tx.execute(
+        SQL["suppress"],
+        {
+            "kind": kind.value,
+            "recipients": [canonical(each.recipient, kind) for each in learnt],
+            "tenants": [each.tenant_id for each in learnt],
+            "lists": [each.list for each in learnt],
+            "reasons": [_storable(each.reason) for each in learnt],
+            "details": [_storable(each.detail) if each.detail else None for each in learnt],
+            "deliveries": [each.delivery_id for each in learnt],
+        },
+    )
+    return len(await cursor.fetchall())
+
+
+def _storable(words: str) -> str:
+    return words[:_REASON_LIMIT].replace("\0", "").encode(errors="replace").decode()
+
+
+def kind_of(recipient: str) -> SuppressedKind:
+    """What a recipient looks like."""
+    return SuppressedKind.EMAIL if "@" in recipient else SuppressedKind.PHONE
 
 
 def canonical(recipient: str, kind: SuppressedKind) -> str:
     """One spelling of a recipient, so that a list entry is found whatever was typed."""
     if kind is SuppressedKind.EMAIL:
-        return recipient.strip().lower()
+        try:
+            return parse_mailbox(recipient.strip()).canonical
+        except ValueError:
+            return recipient.strip().lower()
     try:
         return normalise_number(recipient)
     except BadNumber:
@@ -198,10 +201,12 @@ def _refuse_nobody(recipient: str, kind: SuppressedKind) -> None:
     try:
         if kind is SuppressedKind.PHONE:
             normalise_number(recipient)
-        elif "@" not in recipient:
-            raise InvalidRequest([FieldProblem("/recipient", "recipient", "is no e-mail address")])
+        else:
+            parse_mailbox(recipient)
     except BadNumber as error:
         raise InvalidRequest([FieldProblem("/recipient", error.code, str(error))]) from None
+    except ValueError as error:
+        raise InvalidRequest([FieldProblem("/recipient", "recipient", str(error))]) from None
 
 
 def _statement(name: str) -> LiteralString:

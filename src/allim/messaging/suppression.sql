@@ -1,35 +1,46 @@
 -- name: suppression_columns
 -- A fragment: a suppression `s` as SuppressionView has it.
 json_build_object('id', s.id, 'tenant_id', s.tenant_id, 'recipient_kind', s.recipient_kind,
-                  'recipient', s.recipient, 'reason', s.reason, 'created_at', s.created_at)
+                  'recipient', s.recipient, 'list', s.list, 'reason', s.reason,
+                  'detail', s.detail, 'delivery_id', s.delivery_id, 'created_at', s.created_at)
 
 -- name: suppressed
--- Which of these must not be written to. Needs the unique index, by its first two columns.
-SELECT w.id
-  FROM unnest(%(ids)s::bigint[], %(tenants)s::bigint[], %(recipients)s::text[])
-    AS w (id, tenant_id, recipient)
- WHERE EXISTS (SELECT FROM suppression AS s
-                WHERE s.recipient = w.recipient AND s.recipient_kind = %(kind)s
-                  AND (s.tenant_id IS NULL OR s.tenant_id = w.tenant_id))
+-- Which of these must not be written to, and why: what holds for everything before what holds
+-- for one list. Needs the unique index, by its first two columns.
+SELECT w.id, found.list, found.reason
+  FROM unnest(%(ids)s::bigint[], %(tenants)s::bigint[], %(recipients)s::text[], %(lists)s::text[])
+    AS w (id, tenant_id, recipient, list)
+ CROSS JOIN LATERAL (
+       SELECT s.list, s.reason FROM suppression AS s
+        WHERE s.recipient = w.recipient AND s.recipient_kind = %(kind)s
+          AND (s.tenant_id IS NULL OR s.tenant_id = w.tenant_id)
+          AND (s.list IS NULL OR s.list = w.list)
+        ORDER BY s.list NULLS FIRST, s.id
+        LIMIT 1) AS found
 
 -- name: suppress
--- What a provider said of numbers; in their order, so that two settles cannot lock each other out.
-INSERT INTO suppression (tenant_id, recipient_kind, recipient, reason)
-SELECT DISTINCT ON (recipient) NULL::bigint, %(kind)s, recipient, reason
-  FROM unnest(%(recipients)s::text[], %(reasons)s::text[]) AS w (recipient, reason)
- ORDER BY recipient
+-- What was learnt of addresses; in their order, so that two settles cannot lock each other out.
+-- What stands there already was said first, or by a person, and stays.
+INSERT INTO suppression (tenant_id, recipient_kind, recipient, list, reason, detail, delivery_id)
+SELECT DISTINCT ON (recipient, tenant_id, list)
+       tenant_id, %(kind)s, recipient, list, reason, detail, delivery_id
+  FROM unnest(%(recipients)s::text[], %(tenants)s::bigint[], %(lists)s::text[],
+              %(reasons)s::text[], %(details)s::text[], %(deliveries)s::bigint[])
+    AS w (recipient, tenant_id, list, reason, detail, delivery_id)
+ ORDER BY recipient, tenant_id, list
     ON CONFLICT DO NOTHING
+RETURNING id
 
 -- name: ended_by
 -- What ended some deliveries. Primary key only.
-SELECT recipient, error_code, last_error FROM delivery
+SELECT id, recipient, error_code, last_error FROM delivery
  WHERE id = ANY (%(ids)s::bigint[]) AND recipient IS NOT NULL AND status = 'DEAD'
 
 -- name: add
 WITH added AS (
-    INSERT INTO suppression AS s (tenant_id, recipient_kind, recipient, reason)
-    VALUES (%(tenant)s, %(kind)s, %(recipient)s, %(reason)s)
-        ON CONFLICT (recipient, recipient_kind, tenant_id)
+    INSERT INTO suppression AS s (tenant_id, recipient_kind, recipient, list, reason)
+    VALUES (%(tenant)s, %(kind)s, %(recipient)s, %(list)s, %(reason)s)
+        ON CONFLICT (recipient, recipient_kind, tenant_id, list)
         DO UPDATE SET reason = coalesce(excluded.reason, s.reason), updated_at = now()
     RETURNING s.*
 )

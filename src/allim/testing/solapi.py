@@ -16,7 +16,7 @@ import hashlib
 import itertools
 import re
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -145,6 +145,10 @@ class FakeSolapi(HttpSink):
     async def called(self, step: Step, count: int = 1) -> None:
         """Wait until a step was called so often."""
         await self._connections.until(lambda: self.count(step) >= count)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds of what was called and sent."""
+        await self._connections.until(holds)
 
     # The server
 

@@ -23,9 +23,12 @@ from allim.web.problems import Refused, Unauthenticated, problem_of
 PRINCIPAL = "allim.principal"
 """Where the middleware puts the principal in the ASGI scope."""
 
-EXEMPT_PREFIXES = ("/health/", "/receipts/", "/static/")
+EXEMPT_PREFIXES = ("/health/", "/receipts/", "/static/", "/unsubscribe/")
+SIGNED_PREFIX = "/unsubscribe/"
+"""Whose paths prove themselves what may be done: it is the same from whatever page."""
 LOGIN = "/login"
-"""Paths that need no key: probes, provider receipts (own secret), the login page and its files."""
+"""Paths that need no key: probes, provider receipts (own secret), signed links, the login page
+and its files."""
 
 NO_KEY = "an API key is needed, as the header `Authorization: Bearer <token>`"
 UNKNOWN_KEY = "the API key is not known, or was revoked"
@@ -215,7 +218,7 @@ class AccessMiddleware:
         exempt = path.startswith(EXEMPT_PREFIXES) or path == LOGIN
         if not self._any_host and not path.startswith("/health/"):
             self._check_host(host)
-        if scope["method"] not in _SAFE_METHODS:
+        if scope["method"] not in _SAFE_METHODS and not path.startswith(SIGNED_PREFIX):
             _check_same_site(host, origin, site)
         if exempt:
             return

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from allim.testing.solapi import FakeSolapi
+from tests.changes import changes
 from tests.programs import PATIENCE_SECONDS, an_empty_directory, programs
 
 SECRET = "webhook-secret"
 
 
-async def test_a_failed_report_of_alimtalk_becomes_a_text_that_arrives() -> None:
+async def test_a_failed_report_of_alimtalk_becomes_a_text_that_arrives(database_url: str) -> None:
     with an_empty_directory() as place:
         async with FakeSolapi() as solapi, programs(place) as start:
             allim = await start(
                 "up",
                 **solapi.environment(),
                 ALLIM_HOST="127.0.0.1",
+                DATABASE_URL=database_url,
                 SOLAPI_KAKAO_PF_ID="KA01PF0001",
                 SOLAPI_KAKAO_TEMPLATE_ID="KA01TP0001",
                 SOLAPI_WEBHOOK_SECRET=SECRET,
@@ -43,11 +43,15 @@ async def test_a_failed_report_of_alimtalk_becomes_a_text_that_arrives() -> None
             assert status == 200
             await allim.attempts(notification, 2)
             solapi.report()
-            # Of this one no webhook tells: it is asked for.
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                while (shown := await allim.show(notification))["status"] != "COMPLETED":
-                    await asyncio.sleep(0.1)
 
+            # Of this one no webhook tells: it is asked for.
+            async def completed() -> bool:
+                return bool((await allim.show(notification))["status"] == "COMPLETED")
+
+            async with changes(database_url, patience=PATIENCE_SECONDS) as until:
+                await until(completed)
+
+            shown = await allim.show(notification)
             assert [text.body["type"] for text in solapi.texts] == ["ATA", "SMS"]
             first, second = shown["deliveries"]
             assert (first["status"], first["error_code"]) == ("DEAD", "solapi_3104")

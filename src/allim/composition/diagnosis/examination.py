@@ -17,6 +17,7 @@ from allim.composition.diagnosis.database_checks import (
 from allim.composition.diagnosis.feature_checks import (
     check_channel,
     check_deliveries,
+    check_dkim,
     check_events,
     check_lease,
     check_lms,
@@ -68,6 +69,7 @@ CHECKS: Sequence[Check] = (
     check_events,
     check_schedules,
     check_queue,
+    check_dkim,
 )
 
 

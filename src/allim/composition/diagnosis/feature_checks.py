@@ -10,6 +10,9 @@ from typing import LiteralString
 from allim.base.errors import ConfigurationError
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
+from allim.channels.dkim import DkimSettings
+from allim.channels.email import EmailSettings
+from allim.channels.mail import parse_sender
 from allim.composition.delivering import refuse_short_lease
 from allim.composition.diagnosis.findings import Finding, good, note, wrong
 from allim.composition.opening import Store
@@ -153,6 +156,21 @@ def check_lease(channels: Iterable[Channel], environment: Environment) -> Sequen
     except ConfigurationError as error:
         return [wrong("lease", str(error), "relays refuse to start like this")]
     return []
+
+
+async def check_dkim(
+    _store: Store, environment: Environment, _database: Database
+) -> Sequence[Finding]:
+    """Whether mails are signed, and what must stand in the DNS for that."""
+    signer = environment.read(DkimSettings).signer()
+    if signer is None:
+        return []
+    name, record = signer.record()
+    sender = parse_sender(environment.read(EmailSettings).smtp_from).domain
+    if sender != signer.domain and not sender.endswith(f".{signer.domain}"):
+        words = f"mails come from {sender}, but are signed for {signer.domain}"
+        return [wrong("dkim", words, "set DKIM_DOMAIN to the domain of SMTP_FROM: DMARC wants it")]
+    return [good("dkim", f'signs for {signer.domain}; publish {name} TXT "{record}"')]
 
 
 async def check_schedules(
