@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -41,6 +42,9 @@ from allim.hub.routes import (
     create_schemas,
     reading_routes,
 )
+from allim.hub.templates.book import TemplateBook
+from allim.hub.templates.routes import template_routes
+from allim.hub.templates.shelf import TemplateShelf
 from allim.messaging.cancellation import Reservations
 from allim.messaging.intake import Intake
 from allim.messaging.receipt_routes import BODY_BYTES as RECEIPT_LIMIT
@@ -120,7 +124,9 @@ def create_app(
         await sync_calls.close()
         await coalescer.close()
 
-    create = CreateNotification(channels, coalescer)
+    shelf = TemplateShelf()
+    find_templates = partial(shelf.find, database)
+    create = CreateNotification(channels, coalescer, find_templates)
     app = Application(
         access=AccessMiddleware(
             fast={("POST", "/notifications"): create},
@@ -142,11 +148,12 @@ def create_app(
     problems.install(app)
     # Never reached, but it makes the route known to whoever asks what there is.
     app.router.routes.insert(0, Route("/notifications", create, methods=["POST"]))
-    app.include_router(bulk_route(BulkCreation(channels, coalescer)))
+    app.include_router(bulk_route(BulkCreation(channels, coalescer, find_templates)))
     app.include_router(reading_routes(reader))
     app.include_router(operation_routes(Operations(database, on_commit), reader))
     app.include_router(replay_routes(Replays(database, on_commit)))
     app.include_router(endpoint_routes(endpoints or EndpointBook(database)))
+    app.include_router(template_routes(TemplateBook(database, shelf), channels))
     app.include_router(job_routes(sync_calls))
     app.include_router(
         dispatch_routes(OutboxDispatch(database, run_pass, environment.read(DispatchSettings)))

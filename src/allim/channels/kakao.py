@@ -73,6 +73,7 @@ class KakaoChannel:
 
     name = NAME
     recipient_kind = RecipientKind.KAKAO
+    own_templates = True
 
     def __init__(
         self, settings: KakaoSettings, sending: Sending, services: ChannelServices

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from allim.base.errors import AllimError, NotFound
 from allim.channels.channel import Channel
 from allim.hub.bulk import BulkCreation
 from allim.hub.coalescer import Coalescer
-from allim.hub.creation import Created, prepare
+from allim.hub.creation import Created, prepare, templates_of
 from allim.hub.model import (
     MAX_BIGINT,
     BulkRequest,
@@ -30,6 +30,7 @@ from allim.hub.model import (
 )
 from allim.hub.reading import PAGE_LIMIT, DeliveryFilter, NotificationFilter, Reader
 from allim.hub.status import DeliveryStatus, NotificationStatus
+from allim.hub.templates.naming import Templates, Wanted
 from allim.hub.views import (
     BulkView,
     CreatedView,
@@ -44,14 +45,21 @@ from allim.web.problems import Unauthenticated, document_of
 
 DeliveryId = Annotated[int, Path(ge=1, le=MAX_BIGINT)]
 Reading = Annotated[Principal, Depends(requires(AccessScope.READ))]
+FindTemplates = Callable[[Collection[Wanted]], Awaitable[Templates]]
 
 
 class CreateNotification:
-    """`POST /notifications`, as plain ASGI: the one route whose speed is promised."""
+    """`POST /notifications`, as plain ASGI: the one route whose speed is promised.
 
-    def __init__(self, channels: Mapping[str, Channel], coalescer: Coalescer) -> None:
+    Only a request that names templates waits for them to be looked up.
+    """
+
+    def __init__(
+        self, channels: Mapping[str, Channel], coalescer: Coalescer, templates: FindTemplates
+    ) -> None:
         self._channels = channels
         self._coalescer = coalescer
+        self._templates = templates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -67,12 +75,14 @@ class CreateNotification:
                 key = value.decode("latin-1")
             elif name == b"traceparent":
                 traceparent = value.decode("latin-1")
+        wanted = templates_of(request, principal.tenant_id)
         prepared = prepare(
             request,
             self._channels,
             tenant_id=principal.tenant_id,
             idempotency_key=key,
             traceparent=traceparent,
+            templates=await self._templates(wanted) if wanted else None,
         )
         created = await self._coalescer.store(prepared)
         answer = created_json(created)
