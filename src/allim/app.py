@@ -32,6 +32,8 @@ from allim.hub.coalescer import Coalescer, OnCommit
 from allim.hub.endpoints import EndpointBook
 from allim.hub.operations import Operations
 from allim.hub.operator_routes import endpoint_routes, operation_routes
+from allim.hub.quiet_hours import QuietHoursBook
+from allim.hub.quiet_hours_routes import quiet_hours_routes
 from allim.hub.reading import Reader
 from allim.hub.replay_routes import replay_routes
 from allim.hub.replays import Replays
@@ -154,6 +156,7 @@ def create_app(
     app.include_router(replay_routes(Replays(database, on_commit)))
     app.include_router(endpoint_routes(endpoints or EndpointBook(database)))
     app.include_router(template_routes(TemplateBook(database, shelf), channels))
+    app.include_router(quiet_hours_routes(QuietHoursBook(database), channels))
     app.include_router(job_routes(sync_calls))
     app.include_router(
         dispatch_routes(OutboxDispatch(database, run_pass, environment.read(DispatchSettings)))
