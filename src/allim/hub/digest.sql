@@ -36,8 +36,10 @@ DELETE FROM digest_member AS m
                     WHERE d.id = m.delivery_id AND d.status IN ('PENDING', 'PROCESSING', 'FAILED'))
 
 -- name: forget_idle
+-- Keys of long ago; not the one begun this moment.
 DELETE FROM digest WHERE key IN (
-    SELECT key FROM digest WHERE next_at < now() - interval '1 day' LIMIT 1000
+    SELECT key FROM digest
+     WHERE next_at < now() - interval '1 day' AND updated_at < now() - interval '1 day' LIMIT 1000
        FOR UPDATE SKIP LOCKED)
 
 -- name: take
