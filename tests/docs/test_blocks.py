@@ -28,10 +28,12 @@ PAGES = [
     "docs/how-to/connect-a-sheet.md",
     "docs/how-to/connect-kakao.md",
     "docs/how-to/connect-slack.md",
+    "docs/how-to/digest-and-quiet-hours.md",
     "docs/how-to/publish-events.md",
     "docs/how-to/replay-dead-letters.md",
     "docs/how-to/schedule-the-sync.md",
     "docs/how-to/send-email.md",
+    "docs/how-to/use-templates.md",
     "docs/how-to/use-the-client.md",
     "docs/how-to/webhooks.md",
 ]
