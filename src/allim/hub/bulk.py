@@ -53,10 +53,17 @@ class BulkCreation:
             *(templates_of(one.request, tenant) for one in read if isinstance(one, _Read))
         )
         templates = await self._templates(wanted) if wanted else None
-        prepared = [
-            self._prepared(one, tenant, traceparent, templates) if isinstance(one, _Read) else one
-            for one in read
-        ]
+
+        def prepared_all() -> Sequence[Prepared | RequestError]:
+            return [
+                self._prepared(each, tenant, traceparent, templates)
+                if isinstance(each, _Read)
+                else each
+                for each in read
+            ]
+
+        # In a thread: costly templates must not hold up everybody else.
+        prepared = await asyncio.to_thread(prepared_all) if wanted else prepared_all()
         return await asyncio.gather(*(self._stored(item) for item in prepared))
 
     def _prepared(

@@ -192,8 +192,11 @@ class DigestPolicy(OpenPolicy):
         await tx.execute(SQL["attempt"], {"ids": array_literal(ids), "token": token})
         settling = SettleRows()
         for identity, carrier, _ in rows:
-            outcome = Outcome.delivered(DIGESTED, detail=f"carried by delivery {carrier}")
-            end = Transition.HOLD if ends[carrier] is Transition.HOLD else Transition.COMPLETE
+            words = f"carried by delivery {carrier}"
+            if ends[carrier] is Transition.HOLD:
+                end, outcome = Transition.HOLD, Outcome.unknown(DIGESTED, words)
+            else:
+                end, outcome = Transition.COMPLETE, Outcome.delivered(DIGESTED, detail=words)
             settling.add(identity, token, end, outcome, code=DIGESTED)
         family = await settle_families(tx, settling, {row[2] for row in rows})
         await tx.execute(SQL["forget_carried"], {"ids": array_literal(ids)})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -76,14 +78,20 @@ class CreateNotification:
             elif name == b"traceparent":
                 traceparent = value.decode("latin-1")
         wanted = templates_of(request, principal.tenant_id)
-        prepared = prepare(
+        preparing = partial(
+            prepare,
             request,
             self._channels,
             tenant_id=principal.tenant_id,
             idempotency_key=key,
             traceparent=traceparent,
-            templates=await self._templates(wanted) if wanted else None,
         )
+        if wanted:
+            templates = await self._templates(wanted)
+            # In a thread: a costly template must not hold up everybody else.
+            prepared = await asyncio.to_thread(preparing, templates=templates)
+        else:
+            prepared = preparing()
         created = await self._coalescer.store(prepared)
         answer = created_json(created)
         headers = [

@@ -121,7 +121,7 @@ def test_nothing_gets_out_and_everything_ends(text: str) -> None:
     with pytest.raises((RenderingFailed, BadTemplate, MissingVariables)):
         render(text, v=[1], m={})
     # CPU time of this process, and many times what any of them may take.
-    assert time.process_time() - began < 10 * CPU_SECONDS
+    assert time.process_time() - began < 40 * CPU_SECONDS
 
 
 def test_data_is_not_changed_by_a_template() -> None:

@@ -13,7 +13,7 @@ STEPS = 20_000
 """Turns of loops, and calls, of one rendering."""
 SIZE = 400_000
 """Characters that one rendering writes, counting what it captures."""
-CPU_SECONDS = 1.0
+CPU_SECONDS = 0.25
 RANGE = 1000
 WEIGHT = 500_000
 """Characters and items of one value, however often the same part stands in it."""

@@ -194,6 +194,8 @@ class StoredTemplate:
             return problems
         try:
             return self._rendered(shown)
+        except RenderingFailed as error:
+            return [self._problem("template_failed", f"html: {error}")]
         except ImportError:
             return [self._problem("not_configured", f"cannot be used here: {NO_INLINER}")]
 
@@ -257,7 +259,11 @@ def inline_css(html: str) -> str:
 
     Nothing is fetched, from the network or from files; what cannot be inlined (@media) stays.
     """
-    inlined: str = _inliner().inline(html)
+    inliner = _inliner()
+    try:
+        inlined: str = inliner.inline(html)
+    except Exception as error:  # The library's boundary: its own kinds are not to be imported here.
+        raise RenderingFailed(f"its style sheet cannot be inlined: {error}") from None
     return inlined
 
 
