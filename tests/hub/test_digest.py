@@ -77,9 +77,15 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(database: Database, sink: HttpSink) -> AsyncIterator[Desk]:
+def at_most_once(request: pytest.FixtureRequest) -> str:
+    return str(getattr(request, "param", "false"))
+
+
+@pytest.fixture
+async def desk(database: Database, sink: HttpSink, at_most_once: str) -> AsyncIterator[Desk]:
     environment = Environment(
         {
+            "SLACK_AT_MOST_ONCE": at_most_once,
             "SLACK_WEBHOOK_URL": f"{sink.url}/hook",
             "SLACK_RETRY_BASE_SECONDS": "0.05",
             "SLACK_RETRY_MAX_SECONDS": "0.1",
@@ -157,6 +163,18 @@ async def test_a_carrier_that_fails_takes_its_burden_along_and_one_that_dies_lea
 
     assert [request.json["text"].count("•") for request in sink.requests] == [0, 2, 2, 1]
     assert (await desk.rows())[third][2] == f"carried by delivery {second}"
+
+
+@pytest.mark.parametrize("at_most_once", ["true"], indirect=True)
+async def test_what_may_have_been_told_is_held_with_its_carrier(desk: Desk, sink: HttpSink) -> None:
+    async with relaying(desk.database, desk.slack, DigestPolicy(WINDOW)):
+        await desk.end(await desk.tell("first"))
+        carrier, folded = await desk.tell("carrier"), await desk.tell("folded")
+        await desk.wait_in_line(carrier, folded)
+        sink.answer(Answer.cut(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\no"))
+        await desk.pass_the_window()
+        await desk.end(carrier, folded, status="HELD")
+    assert (await desk.rows())[folded][1:] == ("digested", f"carried by delivery {carrier}")
 
 
 async def test_what_was_cancelled_or_is_bound_to_a_condition_is_not_carried(
