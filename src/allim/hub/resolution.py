@@ -19,7 +19,7 @@ from pydantic_core import to_json
 from allim.base.errors import FieldProblem, InvalidRequest
 from allim.channels.channel import Channel, Draft, FillsIn, HasOwnTemplates, RecipientKind
 from allim.hub.model import DELIVERIES_PER_BRANCH, DeliveryRequest, NotificationRequest
-from allim.hub.templates.naming import Named, NotStored, Templates
+from allim.hub.templates.naming import NOTHING, Named, NotStored, Templates
 
 RECIPIENT_BYTES = 2048
 """Recipients are indexed, and an index entry must fit a third of a page."""
@@ -136,7 +136,7 @@ class _Resolution:
         if _fills_in(type(channel)):
             said = own = self._filled_in(own)
         problems = len(self.problems)
-        if said.named.code is not None or said.named.version is not None:
+        if said.named is not NOTHING and (said.named.code or said.named.version):
             own = self._rendered(said, place)
         if len(self.problems) == problems:
             self._check(own, delivery, place)

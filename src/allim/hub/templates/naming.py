@@ -27,12 +27,20 @@ class Named:
     @classmethod
     def by(cls, delivery: DeliveryRequest, parent: Named | None) -> Named:
         """What `delivery` asks for, beneath `parent`."""
+        if (parent is None or parent is NOTHING) and not (
+            delivery.template_code or delivery.language or delivery.template_version
+        ):
+            return NOTHING
         code, version = delivery.template_code, delivery.template_version
         if code is None and parent is not None and parent.channel == delivery.channel:
             code = parent.code
             version = parent.version if version is None else version
         language = delivery.language or (parent.language if parent is not None else None)
         return cls(delivery.channel, code, language, version)
+
+
+NOTHING = Named("", None, None, None)
+"""Asked for by nearly all deliveries, so it is made once."""
 
 
 @dataclass(frozen=True, slots=True)
