@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -32,6 +33,8 @@ from allim.hub.coalescer import Coalescer, OnCommit
 from allim.hub.endpoints import EndpointBook
 from allim.hub.operations import Operations
 from allim.hub.operator_routes import endpoint_routes, operation_routes
+from allim.hub.quiet_hours import QuietHoursBook
+from allim.hub.quiet_hours_routes import quiet_hours_routes
 from allim.hub.reading import Reader
 from allim.hub.replay_routes import replay_routes
 from allim.hub.replays import Replays
@@ -43,6 +46,9 @@ from allim.hub.routes import (
     create_schemas,
     reading_routes,
 )
+from allim.hub.templates.book import TemplateBook
+from allim.hub.templates.routes import template_routes
+from allim.hub.templates.shelf import TemplateShelf
 from allim.messaging.cancellation import Reservations
 from allim.messaging.email_receipt_routes import BODY_BYTES as EMAIL_RECEIPT_LIMIT
 from allim.messaging.email_receipt_routes import PATH as EMAIL_RECEIPTS
@@ -128,8 +134,10 @@ def create_app(
         await sync_calls.close()
         await coalescer.close()
 
-    create = CreateNotification(channels, coalescer)
-    bulk = CreateBulk(BulkCreation(channels, coalescer))
+    shelf = TemplateShelf()
+    find_templates = partial(shelf.find, database)
+    create = CreateNotification(channels, coalescer, find_templates)
+    bulk = CreateBulk(BulkCreation(channels, coalescer, find_templates))
     app = Application(
         access=AccessMiddleware(
             fast={("POST", "/notifications"): create, ("POST", "/notifications/bulk"): bulk},
@@ -157,6 +165,8 @@ def create_app(
     app.include_router(operation_routes(Operations(database, on_commit), reader))
     app.include_router(replay_routes(Replays(database, on_commit)))
     app.include_router(endpoint_routes(endpoints or EndpointBook(database)))
+    app.include_router(template_routes(TemplateBook(database, shelf), channels))
+    app.include_router(quiet_hours_routes(QuietHoursBook(database), channels))
     app.include_router(job_routes(sync_calls))
     app.include_router(
         dispatch_routes(OutboxDispatch(database, run_pass, environment.read(DispatchSettings)))

@@ -68,6 +68,7 @@ class AlimtalkChannel(SolapiChannel):
     """Sends Alimtalk."""
 
     name = NAME
+    own_templates = True
 
     def __init__(
         self,

@@ -113,6 +113,13 @@ class FillsIn(Protocol):
         """The draft with the operator's defaults in it; stored so when the delivery is made."""
 
 
+@runtime_checkable
+class HasOwnTemplates(Protocol):
+    """A channel whose provider has templates: a code that is not stored here is the provider's."""
+
+    own_templates: bool
+
+
 class MakeChannel(Protocol):
     """Makes a channel from the environment; may raise ConfigurationError."""
 

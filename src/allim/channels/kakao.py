@@ -72,6 +72,7 @@ class KakaoChannel(PostingChannel):
 
     name = NAME
     recipient_kind = RecipientKind.KAKAO
+    own_templates = True
 
     def __init__(
         self, settings: KakaoSettings, sending: Sending, services: ChannelServices

@@ -179,11 +179,16 @@ def plain_text(message: Message, html: str | None = None) -> str:
     if message.message:
         return _text(message.message)
     if html:
-        reader = _TextOfHtml()
-        reader.feed(html)
-        reader.close()
-        return reader.text()
+        return text_of_html(html)
     return _text(message.title or "")
+
+
+def text_of_html(html: str) -> str:
+    """The words of HTML, a line for each block, and where its links lead."""
+    reader = _TextOfHtml()
+    reader.feed(html)
+    reader.close()
+    return reader.text()
 
 
 def payload_problems(payload: Mapping[str, object]) -> list[tuple[str, str]]:
@@ -304,16 +309,24 @@ class _TextOfHtml(HTMLParser):
         super().__init__()
         self._parts: list[str] = []
         self._silent = 0
+        self._links: list[tuple[str, int]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in self.SILENT:
             self._silent += 1
+        if tag == "a":
+            self._links.append((dict(attrs).get("href") or "", len(self._parts)))
         if tag in self.BLOCKS:
             self._parts.append("\n")
 
     def handle_endtag(self, tag: str) -> None:
         if tag in self.SILENT:
             self._silent = max(self._silent - 1, 0)
+        if tag == "a" and self._links:
+            link, begin = self._links.pop()
+            words = "".join(self._parts[begin:])
+            if link.startswith(("http://", "https://")) and link not in words:
+                self._parts.append(f" ({link})")
 
     def handle_data(self, data: str) -> None:
         if not self._silent:

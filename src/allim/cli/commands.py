@@ -20,6 +20,7 @@ from allim.cli import (
     schedules,
     sending,
     stressing,
+    templates,
     webpush,
 )
 
@@ -75,6 +76,7 @@ app.command("sync", rich_help_panel=OPERATE)(enrolment.sync)
 app.add_typer(schedules.app, name="schedule", rich_help_panel=OPERATE)
 app.command("send", rich_help_panel=OPERATE)(sending.send)
 app.add_typer(replaying.app, name="replay", rich_help_panel=OPERATE)
+app.add_typer(templates.app, name="template", rich_help_panel=OPERATE)
 app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)
 app.add_typer(events.app, name="events", rich_help_panel=OPERATE)
 app.add_typer(events.keys_app, name="keys", rich_help_panel=OPERATE)

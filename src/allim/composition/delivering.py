@@ -18,7 +18,9 @@ from allim.composition.parts import Part
 from allim.composition.reporting import taking_in_reports
 from allim.composition.settings import RelaySettings
 from allim.hub.delivery_box import DeliveryBox
+from allim.hub.digest import DigestPolicy, DigestSettings
 from allim.hub.endpoints import DisabledTargets
+from allim.hub.quiet_hours import KnownRules, QuietHoursPolicy
 from allim.hub.rates import SharedRates
 from allim.hub.replaying import ReplayRunner
 from allim.relay.lane import Lane
@@ -63,6 +65,8 @@ def make_passes(base: Foundation) -> Callable[[str, int], Awaitable[PassFigures]
     limits = base.environment.read(RelaySettings).limits()
     refuse_short_lease([base.channels[name] for name in (SHEET, KAKAO)], limits.lease)
 
+    quiet = KnownRules()
+
     async def run_pass(channel: str, limit: int) -> PassFigures:
         # A box of its own: its low-water marks must not be those of another pass under way.
         box = DeliveryBox(base.database, wake=base.wakes)
@@ -73,7 +77,7 @@ def make_passes(base: Foundation) -> Callable[[str, int], Awaitable[PassFigures]
             observer=base.watch.observer(base.worker),
             worker=base.worker,
         )
-        return await passes.run(_lane(channel, base), limit)
+        return await passes.run(_lane(channel, base, quiet), limit)
 
     return run_pass
 
@@ -95,7 +99,11 @@ def _relay(base: Foundation, only: Sequence[str]) -> Relay[Message]:
     chosen = _chosen(base.channels, only)
     limits = base.environment.read(RelaySettings).limits()
     refuse_short_lease([base.channels[name] for name in chosen], limits.lease)
-    lanes = [_lane(name, base) for name in chosen]
+    if unknown := base.environment.read(DigestSettings).channels() - set(base.channels):
+        words = f"DIGEST_CHANNELS: there is no channel {', '.join(sorted(unknown))}"
+        raise ConfigurationError(f"invalid settings: {words}")
+    quiet = KnownRules()
+    lanes = [_lane(name, base, quiet) for name in chosen]
     for lane in lanes:
         configured = base.channels[lane.name].configured()
         level = logging.INFO if configured.mode == "live" else logging.WARNING
@@ -121,10 +129,14 @@ def _chosen(channels: Mapping[str, Channel], only: Sequence[str]) -> Sequence[st
     return list(dict.fromkeys(names))
 
 
-def _lane(name: str, base: Foundation) -> Lane[Message]:
+def _lane(name: str, base: Foundation, quiet: KnownRules) -> Lane[Message]:
     """A lane with the rules that are neither the engine's nor the channel's."""
     channel = base.channels[name]
-    policies: list[ChannelPolicy[Message]] = [*base.rules.of(name)]
+    policies: list[ChannelPolicy[Message]] = [QuietHoursPolicy(name, quiet), *base.rules.of(name)]
     if channel.recipient_kind in CAN_BE_GONE:
         policies.append(DisabledTargets(base.ways.endpoints, channel.target))
+    digest = base.environment.read(DigestSettings)
+    if name in digest.channels():
+        # Last: whoever opens a window must be going to be sent.
+        policies.append(DigestPolicy(digest.digest_window_seconds, base.wakes))
     return Lane(name, channel, combine(policies))

@@ -17,6 +17,7 @@ from allim.enrolment.settings import EnrolmentSettings
 from allim.events.encryption import EncryptionSettings
 from allim.events.publishers.kafka_settings import KafkaSettings
 from allim.events.relaying.settings import OutboxSettings
+from allim.hub.digest import DigestSettings
 from allim.messaging.receipt_settings import EmailReceiptSettings, ReceiptSettings
 from allim.messaging.settings import BalanceSettings, CancellationSettings, QueueSettings
 from allim.relay.limits import RelayLimits
@@ -119,6 +120,7 @@ def settings_groups() -> Sequence[type[SettingsGroup]]:
         EnrolmentSettings,
         DispatchSettings,
         *channel_groups(),
+        DigestSettings,
         QueueSettings,
         ReceiptSettings,
         EmailReceiptSettings,

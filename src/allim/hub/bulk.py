@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,13 +19,14 @@ from allim.base.errors import (
 from allim.base.validation import invalid_body
 from allim.channels.channel import Channel
 from allim.hub.coalescer import Coalescer
-from allim.hub.creation import Created, Prepared, prepare
+from allim.hub.creation import Created, Prepared, prepare, templates_of
 from allim.hub.model import (
     DELIVERIES_PER_BULK,
     BulkRequest,
     KeyedRequest,
     WholeBulkRequest,
 )
+from allim.hub.templates.naming import Templates, Wanted
 
 BULK_LIMIT = 16 * 1024 * 1024
 """Bytes of a bulk request's body."""
@@ -36,11 +37,20 @@ Judged = Prepared | RequestError
 
 
 class BulkCreation:
-    """Creates many notifications; they go through the coalescer, so into few transactions."""
+    """Creates many notifications; they go through the coalescer, so into few transactions.
 
-    def __init__(self, channels: Mapping[str, Channel], coalescer: Coalescer) -> None:
+    The templates that all of them name are looked up at once.
+    """
+
+    def __init__(
+        self,
+        channels: Mapping[str, Channel],
+        coalescer: Coalescer,
+        templates: Callable[[Collection[Wanted]], Awaitable[Templates]],
+    ) -> None:
         self._channels = channels
         self._coalescer = coalescer
+        self._templates = templates
 
     async def create(
         self, body: bytes, *, tenant: int | None, traceparent: str | None
@@ -49,42 +59,64 @@ class BulkCreation:
 
         Raises pydantic's ValidationError for a body that is no bulk request at all.
         """
-        items = _read(body)
+        items = [_checked(item) for item in _read(body)]
+        wanted = set[Wanted]().union(
+            *(templates_of(one, tenant) for one in items if isinstance(one, KeyedRequest))
+        )
+        templates = await self._templates(wanted) if wanted else None
         stored: list[asyncio.Future[Created] | AllimError] = []
         deliveries = 0
         try:
-            for at, item in enumerate(items):
-                judged = self._judged(item, tenant, traceparent)
-                if isinstance(judged, Prepared):
-                    deliveries += len(judged.entries)
-                    if deliveries > DELIVERIES_PER_BULK:
-                        judged = _too_many()
-                stored.append(self._submitted(judged))
-                if at % _AT_A_TIME == _AT_A_TIME - 1:
-                    await asyncio.sleep(0)
+            for begin in range(0, len(items), _AT_A_TIME):
+                preparing = partial(
+                    self._prepared_all,
+                    items[begin : begin + _AT_A_TIME],
+                    tenant,
+                    traceparent,
+                    templates,
+                )
+                # In a thread where there are templates: a costly one must hold up nobody else.
+                prepared = await asyncio.to_thread(preparing) if wanted else preparing()
+                for judged in prepared:
+                    if isinstance(judged, Prepared):
+                        deliveries += len(judged.entries)
+                        if deliveries > DELIVERIES_PER_BULK:
+                            judged = _too_many()
+                    stored.append(self._submitted(judged))
+                await asyncio.sleep(0)
             return [await _end(each) for each in stored]
         finally:
             for each in stored:
                 if isinstance(each, asyncio.Future):
                     each.cancel()  # Where the client went away: nobody asks for it any more.
 
-    def _judged(self, item: Any, tenant: int | None, traceparent: str | None) -> Judged:
+    def _prepared_all(
+        self,
+        items: Sequence[KeyedRequest | RequestError],
+        tenant: int | None,
+        traceparent: str | None,
+        templates: Templates | None,
+    ) -> Sequence[Judged]:
+        return [self._prepared(item, tenant, traceparent, templates) for item in items]
+
+    def _prepared(
+        self,
+        item: KeyedRequest | RequestError,
+        tenant: int | None,
+        traceparent: str | None,
+        templates: Templates | None,
+    ) -> Judged:
+        if isinstance(item, RequestError):
+            return item
         try:
-            # As JSON once more: times are texts there, and only there.
-            request = (
-                item
-                if isinstance(item, KeyedRequest)
-                else KeyedRequest.model_validate_json(to_json(item))
-            )
             return prepare(
-                request,
+                item,
                 self._channels,
                 tenant_id=tenant,
-                idempotency_key=request.idempotency_key,
+                idempotency_key=item.idempotency_key,
                 traceparent=traceparent,
+                templates=templates,
             )
-        except ValidationError as error:
-            return invalid_body(error)
         except RequestError as error:
             return error
 
@@ -103,6 +135,16 @@ def _read(body: bytes) -> Sequence[Any]:
         return WholeBulkRequest.model_validate_json(body).notifications
     except ValidationError:
         return BulkRequest.model_validate_json(body).notifications
+
+
+def _checked(item: Any) -> KeyedRequest | RequestError:
+    if isinstance(item, KeyedRequest):
+        return item
+    try:
+        # As JSON once more: times are texts there, and only there.
+        return KeyedRequest.model_validate_json(to_json(item))
+    except ValidationError as error:
+        return invalid_body(error)
 
 
 async def _end(stored: asyncio.Future[Created] | AllimError) -> Created | AllimError:

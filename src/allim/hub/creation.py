@@ -25,6 +25,7 @@ from allim.hub.model import NotificationRequest
 from allim.hub.resolution import Entry, canonical_hash, resolve
 from allim.hub.status import DeliveryStatus, NotificationStatus
 from allim.hub.storable import suspicious, unstorable
+from allim.hub.templates.naming import Templates, Wanted, wanted_by
 
 SQL = Statements.load("allim.hub")
 
@@ -90,11 +91,13 @@ def prepare(
     idempotency_key: str | None = None,
     traceparent: str | None = None,
     fingerprint: bytes | None = None,
+    templates: Templates | None = None,
 ) -> Prepared:
     """Check a request as a whole and make it ready to be stored.
 
     `tenant_id` is the caller's own and wins where the request names none. `fingerprint` is what a
     repeat is compared by where a request was made out of something else; else the request itself.
+    `templates` are those of `templates_of`; without them no template is looked up, nor rendered.
     Raises InvalidRequest with every problem there is.
     """
     tenant = _tenant(request, tenant_id)
@@ -108,7 +111,7 @@ def prepare(
                 )
             ]
         )
-    entries = resolve(request, channels)
+    entries = resolve(request, channels, tenant=tenant, templates=templates)
     identity = uuid7()
     fields: dict[str, Any] = {
         "id": identity,
@@ -135,6 +138,11 @@ def prepare(
         row=row,
         lanes=frozenset(entry["channel"] for entry in entries),
     )
+
+
+def templates_of(request: NotificationRequest, tenant_id: int | None = None) -> set[Wanted]:
+    """The templates that must be looked up before a request is prepared; mostly none."""
+    return wanted_by(request, request.tenant_id if tenant_id is None else tenant_id)
 
 
 def create(batch: Sequence[Prepared]) -> Conversation[Sequence[Created | IdempotencyMismatch]]:

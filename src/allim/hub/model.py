@@ -67,6 +67,12 @@ ChannelName = Annotated[
     StringConstraints(min_length=1, max_length=32, pattern=r"^[A-Za-z][A-Za-z0-9_]*$"),
     AfterValidator(str.upper),
 ]
+Language = Annotated[
+    str,
+    StringConstraints(max_length=35, pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$"),
+    AfterValidator(str.lower),
+]
+"""A language tag (BCP 47), in small letters."""
 TenantId = Annotated[int, Field(ge=1, le=MAX_BIGINT)]
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
@@ -91,7 +97,15 @@ class DeliveryRequest(_Request):
         description="Instead of `recipient`: one delivery for each, all alike. Not for then and"
         " fallback, nor beside row_key",
     )
-    template_code: Word | None = None
+    template_code: Word | None = Field(
+        default=None, description="A stored template (GET /templates), or the provider's own"
+    )
+    template_version: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
+        default=None, description="One version of the stored template; the newest if left out"
+    )
+    language: Language | None = Field(
+        default=None, description="Of the stored template; the one without a language stands in"
+    )
     title: Title | None = Field(default=None, description="Instead of the notification's")
     message: Text | None = Field(default=None, description="Instead of the notification's")
     payload: dict[str, Any] | None = Field(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from allim.base.errors import FieldProblem
 from allim.hub.model import DeliveryRequest
 
 WRITTEN_OUT_LIMIT = 16 * 1024 * 1024
 """Bytes that one delivery may have once it is written out for all its recipients."""
+TOO_LARGE = FieldProblem(
+    "recipients", "too_large", f"make more than {WRITTEN_OUT_LIMIT} bytes of it"
+)
 
 
 def unfit_for_many(delivery: DeliveryRequest, recipients: Sequence[str]) -> FieldProblem | None:
@@ -27,9 +31,13 @@ def unfit_for_many(delivery: DeliveryRequest, recipients: Sequence[str]) -> Fiel
     except ValueError:
         return None  # Told by whoever serialises it, with its place.
     if size * len(recipients) > WRITTEN_OUT_LIMIT:
-        words = f"make more than {WRITTEN_OUT_LIMIT} bytes of it"
-        return FieldProblem("recipients", "too_large", words)
+        return TOO_LARGE
     return None
+
+
+def written_size(entry: Mapping[str, Any]) -> int:
+    """About how large the texts of an entry are, which a template may have made."""
+    return sum(len(text) for text in entry.get("payload", {}).values() if isinstance(text, str))
 
 
 def for_one(delivery: DeliveryRequest, recipient: str) -> DeliveryRequest:

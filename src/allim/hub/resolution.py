@@ -17,14 +17,15 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from allim.base.errors import FieldProblem, InvalidRequest
-from allim.channels.channel import Channel, Draft, FillsIn, RecipientKind
+from allim.channels.channel import Channel, Draft, FillsIn, HasOwnTemplates, RecipientKind
 from allim.hub.model import (
     DELIVERIES_PER_BRANCH,
     RECIPIENTS_PER_NOTIFICATION,
     DeliveryRequest,
     NotificationRequest,
 )
-from allim.hub.recipients import for_one, unfit_for_many
+from allim.hub.recipients import TOO_LARGE, WRITTEN_OUT_LIMIT, for_one, unfit_for_many, written_size
+from allim.hub.templates.naming import NOTHING, Named, NotStored, Templates
 
 RECIPIENT_BYTES = 2048
 """Recipients are indexed, and an index entry must fit a third of a page."""
@@ -44,14 +45,25 @@ class _Inherited:
     message: str | None
     payload: Mapping[str, Any] | None
     guard: Mapping[str, Any] | None
+    named: Named
+    rendered_by: str | None = None
+    """The stored template whose words these are."""
 
 
-def resolve(request: NotificationRequest, channels: Mapping[str, Channel]) -> Sequence[Entry]:
+def resolve(
+    request: NotificationRequest,
+    channels: Mapping[str, Channel],
+    *,
+    tenant: int | None = None,
+    templates: Templates | None = None,
+) -> Sequence[Entry]:
     """Complete every delivery of a request, to any depth.
+
+    `templates` are those that it names, as they are stored for `tenant`; None where nobody looked.
 
     Raises InvalidRequest with every problem of every delivery, each with its place.
     """
-    resolution = _Resolution(request, channels)
+    resolution = _Resolution(request, channels, tenant, templates)
     entries: list[Entry] = []
     for position, delivery in enumerate(request.deliveries):
         place = f"/deliveries/{position}"
@@ -115,9 +127,17 @@ def _sorted(value: Any) -> Any:
 
 
 class _Resolution:
-    def __init__(self, request: NotificationRequest, channels: Mapping[str, Channel]) -> None:
+    def __init__(
+        self,
+        request: NotificationRequest,
+        channels: Mapping[str, Channel],
+        tenant: int | None,
+        templates: Templates | None,
+    ) -> None:
         self._request = request
         self._channels = channels
+        self._tenant = tenant
+        self._templates = templates
         self._row_keys = 0
         self.problems: list[FieldProblem] = []
 
@@ -138,8 +158,11 @@ class _Resolution:
             if not all(p.place == f"{place}/recipients/0" for p in self.problems[before:]):
                 return []
         written, channel = [entry], self._channels[delivery.channel]
-        alike = not (delivery.then or delivery.fallback or _fills_in(type(channel)))
+        # A template may say the recipient's name.
+        is_rendered = delivery.template_code is not None and self._templates is not None
+        alike = not (delivery.then or delivery.fallback or is_rendered or _fills_in(type(channel)))
         draft = self._draft(self._complete(delivery, channel, None))
+        size = written_size(entry)
         for at, recipient in enumerate(recipients[1:], 1):
             before = len(self.problems)
             if alike:
@@ -149,6 +172,10 @@ class _Resolution:
                 written.append({**entry, "recipient": recipient})
             else:
                 written.append(self.entry(for_one(delivery, recipient), None, place))
+                size += written_size(written[-1])
+            if size > WRITTEN_OUT_LIMIT:
+                self.problems.append(replace(TOO_LARGE, place=f"{place}/{TOO_LARGE.place}"))
+                return []
             self._rename(before, f"{place}/recipient", f"{place}/recipients/{at}")
         return written
 
@@ -166,10 +193,14 @@ class _Resolution:
         if delivery.recipients is not None and parent is not None:
             words = "are for the deliveries of the notification itself"
             self._problem(f"{place}/recipients", "not_a_step", words)
-        own = self._complete(delivery, channel, parent)
+        said = own = self._complete(delivery, channel, parent)
         if _fills_in(type(channel)):
-            own = self._filled_in(own)
-        self._check(own, delivery, place)
+            said = own = self._filled_in(own)
+        problems = len(self.problems)
+        if said.named is not NOTHING and (said.named.code or said.named.version):
+            own = self._rendered(said, place)
+        if len(self.problems) == problems:
+            self._check(own, delivery, place)
         entry: Entry = {
             "channel": delivery.channel,
             "max_attempts": delivery.max_attempts or channel.limits.retry.attempts,
@@ -186,9 +217,9 @@ class _Resolution:
         if own.guard is not None:
             entry["guard"] = own.guard
         if delivery.then:
-            entry["then"] = self._steps(delivery.then, own, f"{place}/then")
+            entry["then"] = self._steps(delivery.then, said, f"{place}/then")
         if delivery.fallback:
-            entry["fallback"] = self._steps(delivery.fallback, own, f"{place}/fallback")
+            entry["fallback"] = self._steps(delivery.fallback, said, f"{place}/fallback")
         return entry
 
     def refuse_repeated_row_keys(self, entries: Sequence[Entry]) -> None:
@@ -220,6 +251,7 @@ class _Resolution:
                 delivery.message,
                 delivery.payload,
                 delivery.guard,
+                Named.by(delivery, None),
             )
         same_channel = parent.channel.name == channel.name
         return _Inherited(
@@ -234,6 +266,51 @@ class _Resolution:
             message=_first(delivery.message, parent.message),
             payload=_first(delivery.payload, parent.payload if same_channel else None),
             guard=_first(delivery.guard, parent.guard),
+            named=Named.by(delivery, parent.named),
+        )
+
+    def _rendered(self, own: _Inherited, place: str) -> _Inherited:
+        """With the words of the stored template that it names, where there is one.
+
+        Children inherit what was said, not what was rendered: a mail's text is no SMS.
+        """
+        named = own.named
+        if named.code is None:
+            words = "is the version of a template, and no template_code is given"
+            self._problem(f"{place}/template_version", "missing", words)
+            return own
+        if self._templates is None:
+            return own
+        found = self._templates[self._tenant, named]
+        if isinstance(found, NotStored):
+            if found.languages or named.version or not isinstance(own.channel, HasOwnTemplates):
+                self._problem(f"{place}/template_code", "unknown_template", _unknown(named, found))
+            return own
+        # Here, since few requests name a template, and most processes never meet one.
+        from allim.hub.templates.rendering import Occasion
+
+        rendered = found.render(
+            Occasion(
+                source=self._request.source,
+                type=self._request.type,
+                title=_first(own.title, self._request.title),
+                message=_first(own.message, self._request.message),
+                recipient=own.recipient,
+                data=self._request.data,
+                own_message=own.message,
+                payload=own.payload,
+            )
+        )
+        if isinstance(rendered, list):
+            for problem in rendered:
+                self._problem(place + problem.place, problem.code, problem.message)
+            return own
+        return replace(
+            own,
+            title=_first(rendered.title, own.title),
+            message=_first(rendered.message, own.message),
+            payload=rendered.over(own.payload),
+            rendered_by=named.code,
         )
 
     def _check(self, own: _Inherited, delivery: DeliveryRequest, place: str) -> None:
@@ -243,8 +320,9 @@ class _Resolution:
                     f"{place}/payload/{name}", "reserved", f"belongs into the delivery's {name}"
                 )
         self._check_recipient(own.recipient, place)
+        by = f" (as the template {own.rendered_by!r} renders it)" if own.rendered_by else ""
         for problem in own.channel.check(self._draft(own)):
-            self._problem(place + problem.place, problem.code, problem.message)
+            self._problem(place + problem.place, problem.code, problem.message + by)
 
     def _check_recipient(self, recipient: str | None, place: str) -> None:
         if recipient is not None and len(recipient) * 4 > RECIPIENT_BYTES:  # noqa: SIM102
@@ -275,6 +353,17 @@ class _Resolution:
 def _fills_in(kind: type[Channel]) -> bool:
     """Asked of the class once: asking a protocol of every delivery would cost a microsecond."""
     return issubclass(kind, FillsIn)
+
+
+def _unknown(named: Named, found: NotStored) -> str:
+    asked = f"{named.channel} template {named.code!r}"
+    if named.version is not None:
+        asked += f", version {named.version},"
+    if not found.languages:
+        return f"there is no {asked}: POST /templates"
+    language = f"in the language {named.language}" if named.language else "without a language"
+    have = ", ".join(each or "one without a language" for each in found.languages)
+    return f"there is no {asked} {language}; there is: {have}"
 
 
 def _agree(parent: Channel, child: Channel) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -16,7 +18,7 @@ from allim.base.errors import AllimError, NotFound
 from allim.channels.channel import Channel
 from allim.hub.bulk import BulkCreation
 from allim.hub.coalescer import Coalescer
-from allim.hub.creation import Created, prepare
+from allim.hub.creation import Created, prepare, templates_of
 from allim.hub.model import (
     MAX_BIGINT,
     BulkRequest,
@@ -29,6 +31,7 @@ from allim.hub.model import (
 )
 from allim.hub.reading import PAGE_LIMIT, DeliveryFilter, NotificationFilter, Reader
 from allim.hub.status import DeliveryStatus, NotificationStatus
+from allim.hub.templates.naming import Templates, Wanted
 from allim.hub.views import (
     BulkView,
     CreatedView,
@@ -43,14 +46,21 @@ from allim.web.problems import Unauthenticated, document_of
 
 DeliveryId = Annotated[int, Path(ge=1, le=MAX_BIGINT)]
 Reading = Annotated[Principal, Depends(requires(AccessScope.READ))]
+FindTemplates = Callable[[Collection[Wanted]], Awaitable[Templates]]
 
 
 class CreateNotification:
-    """`POST /notifications`, as plain ASGI: the one route whose speed is promised."""
+    """`POST /notifications`, as plain ASGI: the one route whose speed is promised.
 
-    def __init__(self, channels: Mapping[str, Channel], coalescer: Coalescer) -> None:
+    Only a request that names templates waits for them to be looked up.
+    """
+
+    def __init__(
+        self, channels: Mapping[str, Channel], coalescer: Coalescer, templates: FindTemplates
+    ) -> None:
         self._channels = channels
         self._coalescer = coalescer
+        self._templates = templates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -66,13 +76,21 @@ class CreateNotification:
                 key = value.decode("latin-1")
             elif name == b"traceparent":
                 traceparent = value.decode("latin-1")
-        prepared = prepare(
+        wanted = templates_of(request, principal.tenant_id)
+        preparing = partial(
+            prepare,
             request,
             self._channels,
             tenant_id=principal.tenant_id,
             idempotency_key=key,
             traceparent=traceparent,
         )
+        if wanted:
+            templates = await self._templates(wanted)
+            # In a thread: a costly template must not hold up everybody else.
+            prepared = await asyncio.to_thread(preparing, templates=templates)
+        else:
+            prepared = preparing()
         created = await self._coalescer.store(prepared)
         answer = created_json(created)
         headers = [

@@ -14,8 +14,10 @@ from allim.base.validation import invalid_body
 from allim.channels.channel import Channel
 from allim.database.transactions import Conversation, converse
 from allim.database.waking import wake_after_commit
-from allim.hub.creation import Created, Prepared, create, prepare
+from allim.hub.creation import Created, Prepared, create, prepare, templates_of
 from allim.hub.model import NotificationRequest
+from allim.hub.templates.naming import Templates
+from allim.hub.templates.shelf import TemplateShelf
 
 
 class NotificationFields(TypedDict, total=False):
@@ -40,6 +42,7 @@ class Hub:
 
     def __init__(self, channels: Mapping[str, Channel]) -> None:
         self._channels = channels
+        self._templates = TemplateShelf()
 
     @overload
     def notify(
@@ -60,6 +63,8 @@ class Hub:
         Never commits. Relays find the work by themselves; where the process is `waking` them,
         sessions of SQLAlchemy and Django's connections wake them with their commit.
 
+        A stored template that a delivery names is looked up in the same transaction.
+
         Raises NotInTransaction, InvalidRequest with every problem, IdempotencyMismatch. A
         taken row key is the driver's own unique violation: it has ended the transaction.
         """
@@ -71,11 +76,27 @@ class Hub:
             request = NotificationRequest.model_validate(asked, strict=False)
         except ValidationError as error:
             raise invalid_body(error) from None
-        prepared = prepare(
-            request, self._channels, idempotency_key=idempotency_key, traceparent=traceparent
-        )
-        wake_after_commit(tx, prepared.lanes)
-        return converse(tx, lambda: _create_one(prepared))
+
+        def prepared(templates: Templates | None = None) -> Prepared:
+            return prepare(
+                request,
+                self._channels,
+                idempotency_key=idempotency_key,
+                traceparent=traceparent,
+                templates=templates,
+            )
+
+        if wanted := templates_of(request):
+
+            def rendered() -> Conversation[Created]:
+                templates = yield from self._templates.look_up(wanted)
+                return (yield from _create_one(prepared(templates)))
+
+            wake_after_commit(tx, {delivery.channel for delivery in request.deliveries})
+            return converse(tx, rendered)
+        ready = prepared()
+        wake_after_commit(tx, ready.lanes)
+        return converse(tx, lambda: _create_one(ready))
 
 
 def _create_one(prepared: Prepared) -> Conversation[Created]:

@@ -18,8 +18,10 @@ from allim.channels.channel import Channel
 from allim.database.pool import Connection, Database
 from allim.database.transactions import converse
 from allim.hub.coalescer import Coalescer, OnCommit, unstorable_request
-from allim.hub.creation import Created, Prepared, create, prepare
+from allim.hub.creation import Created, Prepared, create, prepare, templates_of
 from allim.hub.model import NotificationRequest
+from allim.hub.templates.naming import Templates, Wanted
+from allim.hub.templates.shelf import TemplateShelf
 from allim.messaging.job import MessageJob
 from allim.messaging.plan import SentBy, plan
 from allim.messaging.tenants import SQL as TENANTS
@@ -70,6 +72,7 @@ class Intake:
         self._database = database
         self._channels = channels
         self._on_commit = on_commit
+        self._templates = TemplateShelf()
         alimtalk = channels.get(ALIMTALK)
         self._is_mock = alimtalk is not None and alimtalk.configured().mode == "mock"
         self._defaults = SentBy(
@@ -83,8 +86,10 @@ class Intake:
         """
         async with self._database.connection() as connection:
             tenants = await _senders(connection, [offer.job])
+        request = self._requested(offer, tenants)
+        templates = await self._templates.find(self._database, templates_of(request))
         try:
-            return await coalescer.store(self._prepared(offer, tenants))
+            return await coalescer.store(self._prepared(offer, request, templates))
         except IdempotencyMismatch:
             raise JobIdReused(offer.job.job_id or "") from None
 
@@ -118,11 +123,24 @@ class Intake:
     ) -> Sequence[Created | RequestError]:
         """Store jobs in the transaction `tx`; wakes nobody."""
         tenants = await _senders(tx, [offer.job for offer in offers])
-        results: list[Created | RequestError | None] = []
-        prepared: list[Prepared] = []
+        requests: list[NotificationRequest | RequestError] = []
+        wanted: set[Wanted] = set()
         for offer in offers:
             try:
-                prepared.append(self._prepared(offer, tenants))
+                request = self._requested(offer, tenants)
+                wanted |= templates_of(request)
+                requests.append(request)
+            except RequestError as error:
+                requests.append(error)
+        found: Any = converse(tx, lambda: self._templates.look_up(wanted))
+        templates: Templates = await found
+        results: list[Created | RequestError | None] = []
+        prepared: list[Prepared] = []
+        for offer, asked in zip(offers, requests, strict=True):
+            try:
+                if isinstance(asked, RequestError):
+                    raise asked
+                prepared.append(self._prepared(offer, asked, templates))
                 results.append(None)
             except RequestError as error:
                 results.append(error)
@@ -136,7 +154,7 @@ class Intake:
             for offer, result in zip(offers, results, strict=True)
         ]
 
-    def _prepared(self, offer: Offer, tenants: Mapping[int, SentBy]) -> Prepared:
+    def _requested(self, offer: Offer, tenants: Mapping[int, SentBy]) -> NotificationRequest:
         job = offer.job
         own = SentBy()
         if job.tenant_id is not None:
@@ -153,15 +171,22 @@ class Intake:
             is_mock=self._is_mock,
         )
         try:
-            request = NotificationRequest.model_validate(fields, strict=False)
+            return NotificationRequest.model_validate(fields, strict=False)
+        except ValidationError as error:
+            raise _as_of_job(invalid_body(error)) from None
+
+    def _prepared(
+        self, offer: Offer, request: NotificationRequest, templates: Templates
+    ) -> Prepared:
+        job = offer.job
+        try:
             return prepare(
                 request,
                 self._channels,
                 idempotency_key=None if job.job_id is None else job_key(job.job_id),
                 fingerprint=job.fingerprint(),
+                templates=templates,
             )
-        except ValidationError as error:
-            raise _as_of_job(invalid_body(error)) from None
         except InvalidRequest as error:
             raise _as_of_job(error) from None
 

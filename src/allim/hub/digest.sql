@@ -1,0 +1,106 @@
+-- name: lock_keys
+-- The keys of a claim, locked in their order: relays take turns. `wait` is seconds, 0 where the
+-- next message may go. Primary key only.
+INSERT INTO digest AS g (key, next_at)
+SELECT key, '-infinity' FROM unnest(%(keys)s::text[]) AS k (key) ORDER BY key
+    ON CONFLICT (key) DO UPDATE SET updated_at = now()
+RETURNING key, carrier_id,
+          CASE WHEN next_at > clock_timestamp()
+               THEN extract(epoch FROM next_at - clock_timestamp())::float8 ELSE 0.0 END,
+          next_at = '-infinity'
+
+-- name: open
+UPDATE digest AS g
+   SET next_at = clock_timestamp() + %(window)s * interval '1 second', carrier_id = o.carrier_id,
+       updated_at = now()
+  FROM unnest(%(keys)s::text[], %(carriers)s::bigint[]) AS o (key, carrier_id)
+ WHERE g.key = o.key
+
+-- name: wait
+-- Whoever comes back keeps the carrier that may have taken it. Primary key only.
+INSERT INTO digest_member AS m (delivery_id, key, carrier_id)
+SELECT id, key, carrier_id
+  FROM unnest(%(ids)s::bigint[], %(keys)s::text[], %(carriers)s::bigint[])
+    AS w (id, key, carrier_id)
+ ORDER BY id
+    ON CONFLICT (delivery_id) DO UPDATE
+   SET key = excluded.key, carrier_id = coalesce(excluded.carrier_id, m.carrier_id),
+       updated_at = now()
+
+-- name: forget_ended
+-- What waits for a key no more: cancelled, expired, or the carrier of an earlier message.
+-- Needs digest_member_key.
+DELETE FROM digest_member AS m
+ WHERE m.key = ANY (%(keys)s::text[])
+   AND NOT EXISTS (SELECT FROM delivery AS d
+                    WHERE d.id = m.delivery_id AND d.status IN ('PENDING', 'PROCESSING', 'FAILED'))
+
+-- name: forget_idle
+-- Keys of long ago; not the one begun this moment.
+DELETE FROM digest WHERE key IN (
+    SELECT key FROM digest
+     WHERE next_at < now() - interval '1 day' AND updated_at < now() - interval '1 day' LIMIT 1000
+       FOR UPDATE SKIP LOCKED)
+
+-- name: take
+-- What waits for a key goes with its carrier, and is put off until that has had its turn. Whoever
+-- is locked just now is left for the next message. Needs digest_member_key.
+WITH taken AS MATERIALIZED (
+    SELECT m.delivery_id AS id, o.carrier_id
+      FROM unnest(%(keys)s::text[], %(carriers)s::bigint[]) AS o (key, carrier_id)
+      JOIN digest_member AS m ON m.key = o.key
+      JOIN delivery AS d ON d.id = m.delivery_id
+     WHERE d.status = 'PENDING' AND (d.expires_at IS NULL OR d.expires_at > now())
+     ORDER BY m.delivery_id
+     LIMIT 1000
+       FOR NO KEY UPDATE OF d SKIP LOCKED
+), put_off AS (
+    UPDATE delivery AS d
+       SET next_retry_at = now() + %(window)s * interval '1 second', updated_at = now()
+      FROM taken WHERE d.id = taken.id
+    RETURNING d.id, d.notification_id, d.payload, taken.carrier_id
+), noted AS (
+    UPDATE digest_member AS m SET carrier_id = taken.carrier_id, updated_at = now()
+      FROM taken WHERE m.delivery_id = taken.id
+)
+SELECT p.carrier_id, p.id, coalesce(p.payload ->> 'title', n.title),
+       coalesce(p.payload ->> 'message', n.message), n.type
+  FROM put_off AS p JOIN notification AS n ON n.id = p.notification_id
+ ORDER BY p.id
+
+-- name: carried
+-- What went with carriers that have arrived. Nothing is waited for: a notification that somebody
+-- cancels just now, or a delivery that somebody has claimed, stays as it is.
+-- Needs digest_member_carrier.
+SELECT d.id, m.carrier_id, d.notification_id
+  FROM digest_member AS m
+  JOIN delivery AS d ON d.id = m.delivery_id
+  JOIN notification AS n ON n.id = d.notification_id
+ WHERE m.carrier_id = ANY (%(carriers)s::bigint[]) AND d.status = 'PENDING'
+ ORDER BY d.id
+   FOR NO KEY UPDATE OF d SKIP LOCKED
+   FOR SHARE OF n SKIP LOCKED
+
+-- name: attempt
+-- As a claim does: what settles must be under way, and its attempt on record. Primary keys only.
+WITH begun AS (
+    UPDATE delivery AS d
+       SET status = 'PROCESSING', claim_token = %(token)s::uuid, attempts = d.attempts + 1,
+           lease_owner = 'digest', lease_until = now() + interval '1 minute', updated_at = now()
+     WHERE d.id = ANY (%(ids)s::bigint[])
+    RETURNING d.id, d.attempts
+)
+INSERT INTO delivery_attempt (delivery_id, attempt_no, worker)
+SELECT id, attempts, 'digest' FROM begun
+
+-- name: forget_carried
+DELETE FROM digest_member WHERE delivery_id = ANY (%(ids)s::bigint[])
+
+-- name: note_carried
+-- So that the carrier shows what it carried.
+UPDATE delivery AS d
+   SET payload = d.payload || jsonb_build_object('digest', c.ids), updated_at = now()
+  FROM (SELECT carrier, jsonb_agg(id ORDER BY id) AS ids
+          FROM unnest(%(carriers)s::bigint[], %(ids)s::bigint[]) AS w (carrier, id)
+         GROUP BY carrier) AS c
+ WHERE d.id = c.carrier

@@ -1,0 +1,35 @@
+-- name: quiet_hours_json
+-- A fragment: one window `q` as QuietHoursView has it.
+json_build_object('id', q.id, 'tenant_id', q.tenant_id, 'channel', q.channel,
+    'from', to_char(q.begins, 'HH24:MI'), 'until', to_char(q.ends, 'HH24:MI'),
+    'time_zone', q.time_zone, 'days', q.days, 'exempt', q.exempt, 'reason', q.reason,
+    'created_by', q.created_by, 'created_at', q.created_at)
+
+-- name: add
+INSERT INTO quiet_hours AS q (tenant_id, channel, begins, ends, time_zone, days, exempt, reason,
+                              created_by)
+VALUES (%(tenant)s, %(channel)s, %(begins)s, %(ends)s, %(time_zone)s, %(days)s, %(exempt)s,
+        %(reason)s, %(created_by)s)
+RETURNING {quiet_hours}
+
+-- name: list
+SELECT {quiet_hours} FROM quiet_hours AS q
+ WHERE (CAST(%(before)s AS bigint) IS NULL OR q.id < %(before)s)
+   AND (CAST(%(tenant)s AS bigint) IS NULL OR q.tenant_id IS NULL OR q.tenant_id = %(tenant)s)
+ ORDER BY q.id DESC LIMIT %(limit)s
+
+-- name: remove
+DELETE FROM quiet_hours AS q
+ WHERE q.id = %(id)s AND (CAST(%(tenant)s AS bigint) IS NULL OR q.tenant_id = %(tenant)s)
+RETURNING q.id
+
+-- name: rules
+-- All of them: a relay keeps them for some seconds.
+SELECT tenant_id, channel, begins, ends, time_zone, days, exempt FROM quiet_hours ORDER BY id
+
+-- name: now
+SELECT clock_timestamp()
+
+-- name: priorities
+-- Primary key only.
+SELECT id, priority FROM delivery WHERE id = ANY (%(ids)s::bigint[])

@@ -1,0 +1,1 @@
+"""Templates: stored by code, channel, language and version, rendered when a caller posts."""

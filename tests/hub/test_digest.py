@@ -1,0 +1,309 @@
+"""Digests: one message of a key in a window, the rest folded into the next, nothing lost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from allim.base.errors import ConfigurationError
+from allim.base.settings import Environment
+from allim.channels.channel import Channel
+from allim.channels.registry import close_channels, make_channels, make_http, make_services
+from allim.database.pool import Database
+from allim.hub.digest import DigestPolicy, DigestSettings, digest_key
+from allim.hub.operations import Operations
+from allim.hub.service import Hub
+from allim.testing.channels import a_message
+from allim.testing.http import Answer, HttpSink
+from tests.hub.relaying import relaying, until
+from tests.programs import allim as run_allim
+from tests.programs import an_empty_directory, programs
+
+WINDOW = 3600.0
+"""Never over by itself: tests open it."""
+
+
+@pytest.fixture
+async def sink() -> AsyncIterator[HttpSink]:
+    async with HttpSink() as sink:
+        yield sink
+
+
+class Desk:
+    """Somebody who sends to one Slack webhook, and looks at what came of it."""
+
+    def __init__(self, database: Database, hub: Hub, slack: Channel) -> None:
+        self.database = database
+        self.hub = hub
+        self.slack = slack
+
+    async def tell(self, title: str, **more: Any) -> int:
+        delivery = {"channel": "SLACK", **more.pop("delivery", {})}
+        fields: Any = {"source": "t", "type": "ALERT", "title": title, "deliveries": [delivery]}
+        async with self.database.transaction() as tx:
+            created = await self.hub.notify(tx, **{**fields, **more})
+        return int(created.deliveries[0].id)
+
+    async def rows(self) -> dict[int, tuple[str, str | None, str | None]]:
+        found = await self.database.fetch(
+            "SELECT id, status, error_code, last_error FROM delivery ORDER BY id"
+        )
+        return {row[0]: tuple(row[1:]) for row in found}
+
+    async def wait_in_line(self, *ids: int) -> None:
+        async def they_do() -> bool:
+            rows = await self.rows()
+            return all(rows[each][:2] == ("PENDING", "digest") for each in ids)
+
+        await until(they_do, f"{ids} to wait")
+
+    async def end(self, *ids: int, status: str = "SUCCESS") -> None:
+        async def they_have() -> bool:
+            rows = await self.rows()
+            return all(rows[each][0] == status for each in ids)
+
+        await until(they_have, f"{ids} to be {status}")
+
+    async def pass_the_window(self) -> None:
+        async with self.database.transaction() as tx:
+            await tx.execute("UPDATE digest SET next_at = now()")
+            await tx.execute(
+                "UPDATE delivery SET next_retry_at = now() WHERE status = 'PENDING'"
+                " AND next_retry_at > now()"
+            )
+
+
+@pytest.fixture
+def at_most_once(request: pytest.FixtureRequest) -> str:
+    return str(getattr(request, "param", "false"))
+
+
+@pytest.fixture
+async def desk(database: Database, sink: HttpSink, at_most_once: str) -> AsyncIterator[Desk]:
+    environment = Environment(
+        {
+            "SLACK_AT_MOST_ONCE": at_most_once,
+            "SLACK_WEBHOOK_URL": f"{sink.url}/hook",
+            "SLACK_RETRY_BASE_SECONDS": "0.05",
+            "SLACK_RETRY_MAX_SECONDS": "0.1",
+            "SLACK_RATE_PER_SECOND": "0",
+        }
+    )
+    http = make_http(environment)
+    channels = make_channels(environment, make_services(http))
+    yield Desk(database, Hub(channels), channels["SLACK"])
+    await close_channels(channels)
+    await http.close()
+
+
+async def test_what_comes_too_often_goes_with_the_next(desk: Desk, sink: HttpSink) -> None:
+    async with relaying(desk.database, desk.slack, DigestPolicy(WINDOW)):
+        first = await desk.tell("first")
+        await desk.end(first)
+        rest = [await desk.tell(f"n{n} <b>", message=f"words {n}") for n in range(24)]
+        other = await desk.tell("of another kind", type="OTHER")
+        own = await desk.tell("by its own key", data={"digest_key": "disk"})
+        await desk.end(other, own)
+        await desk.wait_in_line(*rest)
+        assert len(sink.requests) == 3
+        await desk.pass_the_window()
+        await desk.end(*rest)
+
+    assert len(sink.requests) == 4
+    text = sink.requests[3].json["text"]
+    carrier, *folded = rest
+    rows = await desk.rows()
+    assert rows[carrier] == ("SUCCESS", None, None)
+    assert {rows[each] for each in folded} == {
+        ("SUCCESS", "digested", f"carried by delivery {carrier}")
+    }
+    assert text.startswith("*n0 &lt;b&gt;*\nwords 0\n\n+23:\n• n1 &lt;b&gt; words 1\n")
+    assert text.endswith("… 3 more")
+    ((payload, attempts),) = await desk.database.fetch(
+        "SELECT payload -> 'digest', (SELECT array_agg(a.outcome ORDER BY attempt_no)"
+        " FROM delivery_attempt a WHERE a.delivery_id = %(last)s)"
+        " FROM delivery WHERE id = %(carrier)s",
+        {"carrier": carrier, "last": folded[-1]},
+    )
+    assert payload == folded
+    assert (attempts[0], attempts[-1]) == ("SNOOZED", "DELIVERED")
+    assert await desk.database.fetch("SELECT count(*) FROM digest_member") <= [(1,)]
+
+
+async def test_what_follows_a_folded_delivery_follows_it(desk: Desk) -> None:
+    async with relaying(desk.database, desk.slack, DigestPolicy(WINDOW)):
+        await desk.end(await desk.tell("first"))
+        carrier = await desk.tell("second")
+        steps = {"delivery": {"then": [{"channel": "LOG", "title": "child"}]}}
+        folded = await desk.tell("third", **steps)
+        await desk.wait_in_line(carrier, folded)
+        await desk.pass_the_window()
+        await desk.end(carrier, folded)
+    children = await desk.database.fetch("SELECT parent_id, status FROM delivery WHERE step='then'")
+    assert children == [(folded, "PENDING")]
+
+
+async def test_a_carrier_that_fails_takes_its_burden_along_and_one_that_dies_leaves_it(
+    desk: Desk, sink: HttpSink
+) -> None:
+    async with relaying(desk.database, desk.slack, DigestPolicy(WINDOW)):
+        await desk.end(await desk.tell("first"))
+        doomed, second, third = [await desk.tell(f"n{n}") for n in range(3)]
+        await desk.wait_in_line(doomed, second, third)
+        sink.answer(Answer.of(500), Answer.of(400, "invalid_payload"), Answer.of(200, "ok"))
+        await desk.pass_the_window()
+        await desk.end(doomed, status="DEAD")
+        rows = await desk.rows()
+        assert {rows[each][0] for each in (second, third)} == {"PENDING"}
+        await desk.pass_the_window()
+        await desk.end(second, third)
+
+    assert [request.json["text"].count("•") for request in sink.requests] == [0, 2, 2, 1]
+    assert (await desk.rows())[third][2] == f"carried by delivery {second}"
+
+
+@pytest.mark.parametrize("at_most_once", ["true"], indirect=True)
+async def test_what_may_have_been_told_is_held_with_its_carrier(desk: Desk, sink: HttpSink) -> None:
+    async with relaying(desk.database, desk.slack, DigestPolicy(WINDOW)):
+        await desk.end(await desk.tell("first"))
+        carrier, folded = await desk.tell("carrier"), await desk.tell("folded")
+        await desk.wait_in_line(carrier, folded)
+        sink.answer(Answer.cut(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\no"))
+        await desk.pass_the_window()
+        await desk.end(carrier, folded, status="HELD")
+    assert (await desk.rows())[folded][1:] == ("digested", f"carried by delivery {carrier}")
+
+
+async def test_what_was_cancelled_or_is_bound_to_a_condition_is_not_carried(
+    desk: Desk, sink: HttpSink
+) -> None:
+    async with relaying(desk.database, desk.slack, DigestPolicy(WINDOW)):
+        await desk.end(await desk.tell("first"))
+        carrier, gone = await desk.tell("carrier"), await desk.tell("gone")
+        bound = await desk.tell("bound", delivery={"guard": {"reservation_id": 1}})
+        await desk.wait_in_line(carrier, gone, bound)
+        ((notification,),) = await desk.database.fetch(
+            "SELECT notification_id FROM delivery WHERE id = %(id)s", {"id": gone}
+        )
+        await Operations(desk.database).cancel(notification)
+        await desk.pass_the_window()
+        await desk.end(carrier)
+        await desk.wait_in_line(bound)
+
+    assert sink.requests[-1].json["text"] == "*carrier*"
+    assert (await desk.rows())[gone][0] == "CANCELED"
+
+
+async def test_relays_side_by_side_share_one_window(
+    desk: Desk, sink: HttpSink, database_url: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            database = await stack.enter_async_context(Database(database_url))
+            policy = DigestPolicy(WINDOW)
+            await stack.enter_async_context(
+                relaying(database, desk.slack, policy, claim_batch=4, poll_max=0.05)
+            )
+        ids: list[int] = []
+        rounds = 0
+
+        async def settled() -> bool:
+            rows = await desk.rows()
+            return all(row[0] == "SUCCESS" or row[1] == "digest" for row in rows.values())
+
+        while True:
+            ids += [await desk.tell(f"n{len(ids) + n}") for n in range(15 if rounds < 3 else 0)]
+            await until(settled, "all to be sent or to wait")
+            rounds += 1
+            assert len(sink.requests) <= rounds, "one message a window"
+            if all(row[0] == "SUCCESS" for row in (await desk.rows()).values()):
+                break
+            await desk.pass_the_window()
+
+    rows = await desk.rows()
+    carriers = [each for each in ids if rows[each][1] is None]
+    assert len(sink.requests) == len(carriers)
+    told = [request.json["text"] for request in sink.requests]
+    for at, each in enumerate(ids):
+        if rows[each][1] is not None:
+            carrier = int((rows[each][2] or "").rpartition(" ")[2])
+            assert carrier in carriers
+            assert any(f"*n{ids.index(carrier)}*" in text for text in told)
+        assert rows[each][0] == "SUCCESS", at
+
+
+async def test_blocks_carry_too_while_there_is_room(desk: Desk, sink: HttpSink) -> None:
+    divider = {"type": "divider"}
+    async with relaying(desk.database, desk.slack, DigestPolicy(WINDOW)):
+        await desk.end(await desk.tell("first"))
+        full = await desk.tell("full", delivery={"payload": {"blocks": [divider] * 50}})
+        roomy = await desk.tell("roomy", delivery={"payload": {"blocks": [divider]}})
+        last = await desk.tell("last & least")
+        await desk.wait_in_line(full, roomy, last)
+        await desk.pass_the_window()
+        await desk.end(full)
+        await desk.wait_in_line(roomy, last)
+        await desk.pass_the_window()
+        await desk.end(roomy, last)
+    section = sink.requests[-1].json["blocks"][1]
+    assert section["text"]["text"] == "+1:\n• last &amp; least"
+
+
+async def test_a_relay_killed_with_a_digest_in_its_hands_loses_nothing(
+    database: Database, database_url: str, desk: Desk, sink: HttpSink
+) -> None:
+    variables = {
+        "DATABASE_URL": database_url,
+        "SLACK_WEBHOOK_URL": f"{sink.url}/hook",
+        "SLACK_TIMEOUT_SECONDS": "2",
+        "SLACK_RATE_PER_SECOND": "0",
+        "DELIVERY_LEASE_SECONDS": "8",
+        "DELIVERY_RESCUE_SECONDS": "0.2",
+        "DIGEST_CHANNELS": "slack",
+        "DIGEST_WINDOW_SECONDS": "3600",
+    }
+    arguments = ("relay", "deliveries", "--channel", "SLACK")
+    with an_empty_directory() as place:
+        async with programs(place) as start:
+            doomed = await start(*arguments, until="relay ", **variables)
+            await desk.end(await desk.tell("first"))
+            ids = [await desk.tell(f"n{n}") for n in range(5)]
+            await desk.wait_in_line(*ids)
+            sink.answer(Answer.hang())
+            await desk.pass_the_window()
+            await sink.received(2)
+            await doomed.kill()
+            sink.answer(Answer.of(200, "ok"))
+            await start(*arguments, until="relay ", **variables)
+            await desk.end(*ids)
+
+    rows = await desk.rows()
+    assert rows[ids[0]][0] == "SUCCESS"
+    assert {rows[each][1:] for each in ids[1:]} == {("digested", f"carried by delivery {ids[0]}")}
+    assert sink.requests[-1].json["text"].count("•") == 4
+
+
+def test_keys_tell_tenant_recipient_and_kind_apart() -> None:
+    messages = [
+        a_message("ops"),
+        a_message("dev"),
+        a_message("ops", tenant_id=1),
+        a_message("ops", type="OTHER"),
+        a_message("ops", data={"digest_key": "PAYMENT_FAILED"}),
+        a_message("ops", data={"digest_key": 1}),
+        a_message("ops", data={"digest_key": "1"}),
+    ]
+    assert len({digest_key(message) for message in messages}) == len(messages)
+    assert digest_key(a_message("ops", title="x")) == digest_key(a_message("ops", data={}))
+
+
+async def test_settings_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot fold messages of SHEET, SMS"):
+        Environment({"DIGEST_CHANNELS": "slack, sms,sheet"}).read(DigestSettings)
+    with an_empty_directory() as place:
+        ended = await run_allim("relay", cwd=place, DIGEST_CHANNELS="FAX")
+    assert ended.code != 0
+    assert "DIGEST_CHANNELS: there is no channel FAX" in ended.err
