@@ -41,6 +41,8 @@ from allim.hub.routes import (
     create_schemas,
     reading_routes,
 )
+from allim.ingest.routes import BODY_LIMITS as INGEST_LIMITS
+from allim.ingest.routes import ingest_routes
 from allim.messaging.cancellation import Reservations
 from allim.messaging.intake import Intake
 from allim.messaging.receipt_routes import BODY_BYTES as RECEIPT_LIMIT
@@ -130,6 +132,7 @@ def create_app(
                 "/notifications/bulk": BULK_LIMIT,
                 "/events": EVENTS_BODY_LIMIT,
                 RECEIPTS: RECEIPT_LIMIT,
+                **INGEST_LIMITS,
             },
         ),
         title="Allim",
@@ -162,6 +165,7 @@ def create_app(
     inbox = ReceiptInbox(database, on_commit)
     app.include_router(receipt_routes(inbox, environment.read(ReceiptSettings)))
     app.include_router(event_routes(database, Encryption.of(environment), on_commit))
+    app.include_router(ingest_routes(database, channels, environment, on_commit))
     app.include_router(health_routes(database))
     app.include_router(metrics_route(registry or CollectorRegistry()))
     by_hand = {"/notifications": {"post": CREATE_OPERATION}}

@@ -17,6 +17,7 @@ from allim.enrolment.settings import EnrolmentSettings
 from allim.events.encryption import EncryptionSettings
 from allim.events.publishers.kafka_settings import KafkaSettings
 from allim.events.relaying.settings import OutboxSettings
+from allim.ingest.settings import IngestSettings
 from allim.messaging.receipt_settings import ReceiptSettings
 from allim.messaging.settings import BalanceSettings, CancellationSettings, QueueSettings
 from allim.relay.limits import RelayLimits
@@ -123,6 +124,7 @@ def settings_groups() -> Sequence[type[SettingsGroup]]:
         ReceiptSettings,
         BalanceSettings,
         CancellationSettings,
+        IngestSettings,
     ]
 
 
