@@ -101,8 +101,8 @@ def _push(found: _Payload) -> _Told:
     url = found.text("compare", limit=2000)
     if found.find("deleted") is True:
         return _Told(f"{what} deleted by {who}", [], url, branch)
-    commits = found.find("commits")
-    commits = [each for each in commits if isinstance(each, dict)] if commits else []
+    listed = found.find("commits")
+    commits = [c for c in listed if isinstance(c, dict)] if isinstance(listed, list) else []
     if not commits and found.find("created") is not True and found.find("forced") is not True:
         raise Ignored("a push without commits is not told")
     lines = [_commit(_Payload(each)) for each in commits[:COMMITS_SHOWN]]

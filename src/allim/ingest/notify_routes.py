@@ -22,6 +22,9 @@ from allim.web.problems import Refused
 
 CONFIG_ID = "X-Apprise-Config-ID"
 
+Sending = Annotated[Principal, Depends(requires(AccessScope.SEND))]
+Once = Annotated[str | None, Header(min_length=1, max_length=100)]
+
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _CALL: dict[str, Any] = {
     "type": "object",
@@ -46,8 +49,6 @@ class NotifiedView(BaseModel):
 def notify_routes(intake: Intake) -> APIRouter:
     """Both routes. They answer 200, for Apprise's clients take no other for a success."""
     router = APIRouter(tags=["ingest"])
-    sending = Annotated[Principal, Depends(requires(AccessScope.SEND))]
-    idempotency = Annotated[str | None, Header(min_length=1, max_length=100)]
     what_it_takes = json_body(_CALL, FORM)
 
     async def take(
@@ -74,7 +75,7 @@ def notify_routes(intake: Intake) -> APIRouter:
     )
     @router.post("/notify/{key}/", include_in_schema=False)
     async def notify_by_path(
-        key: str, request: Request, principal: sending, idempotency_key: idempotency = None
+        key: str, request: Request, principal: Sending, idempotency_key: Once = None
     ) -> NotifiedView:
         return await take(key, request, principal, idempotency_key)
 
@@ -85,7 +86,7 @@ def notify_routes(intake: Intake) -> APIRouter:
     )
     @router.post("/notify/", include_in_schema=False)
     async def notify_by_header(
-        request: Request, principal: sending, idempotency_key: idempotency = None
+        request: Request, principal: Sending, idempotency_key: Once = None
     ) -> NotifiedView:
         key = request.headers.get(CONFIG_ID, "")
         if not _KEY.fullmatch(key):
