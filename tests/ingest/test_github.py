@@ -21,7 +21,7 @@ PATH = "/ingest/github"
 
 
 async def deliver(
-    api: Api, event: str, payload: Any, *, form: bool = False, **headers: str
+    api: Api, event: str, payload: Any, form: bool = False, /, **headers: str
 ) -> Answer:
     """Call as GitHub does."""
     body = json.dumps(payload).encode()
@@ -150,7 +150,7 @@ async def test_an_event_is_told_once_and_goes_by_its_labels(
     )
     first = await deliver(api, "workflow_run", WORKFLOW_RUN, X_GitHub_Delivery="d-1")
     again = await deliver(api, "workflow_run", WORKFLOW_RUN, X_GitHub_Delivery="d-1")
-    form = await deliver(api, "issues", ISSUE, form=True)
+    form = await deliver(api, "issues", ISSUE, True)
     ignored = await deliver(api, "star", github(action="created"))
 
     assert [each.status for each in (first, again, form, ignored)] == [202] * 4

@@ -104,7 +104,7 @@ def run(
     for words in (*fleet.words, *bad):
         sys.stderr.write(f"soak: {words}\n")
     yield from _story(fleet, callers, seconds)
-    yield from _judged(stage, callers, witness.took)
+    yield from judged(stage, callers, witness.took)
     yield at_most(CASE, "texts that went out twice", texts["doubled"], "texts", 0)
     yield at_most(CASE, "programs that did not end well at SIGTERM", len(bad), "", 0)
 
@@ -147,7 +147,8 @@ def _story(fleet: Fleet, callers: Callers, seconds: float) -> Iterator[Figure]:
         yield plain(CASE, name, count, "")
 
 
-def _judged(stage: Stage, callers: Callers, took: Mapping[str, int]) -> Iterator[Figure]:
+def judged(stage: Stage, callers: Callers, took: Mapping[str, int]) -> Iterator[Figure]:
+    """What is in the database, held against what was accepted and what arrived (by URL)."""
     stored = stage.fetch(_STORED)
     by_key = Counter(key for key, _ in stored)
     wrong_id = sum(callers.accepted.get(key) != identity for key, identity in stored)

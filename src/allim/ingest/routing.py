@@ -115,6 +115,10 @@ class Routes:
         """The sources that have a route."""
         return [source for source in HOOKS if any(self._of(source))]
 
+    def notify_keys(self) -> Sequence[str]:
+        """The keys of /notify that have a route."""
+        return list(dict.fromkeys(route.key for route in self._routes if route.key is not None))
+
     def _of(self, source: Source) -> Iterator[Route]:
         return (r for r in self._routes if r.key is None and source in r.sources)
 
