@@ -19,6 +19,7 @@ from allim.database.embedded import EmbeddedServer
 from allim.database.embedded.postmaster import Postmaster
 
 GRACE_SECONDS = 40.0
+_GOOD_ENDS = (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 _KILLED_SHARE = 0.6
 """Of the processes that go: by kill -9. The others get a SIGTERM."""
 
@@ -68,8 +69,8 @@ class Member:
         except TimeoutError:
             process.kill()
             code = await process.wait()
-        # Before it can hear a SIGTERM, one ends by it: it has nothing in hand then.
-        if number == signal.SIGTERM and not by_itself and code not in (0, -signal.SIGTERM):
+        # One that has not begun yet ends by it: it has nothing in hand then.
+        if number == signal.SIGTERM and not by_itself and code not in _GOOD_ENDS:
             self.bad_ends.append(f"{self.name} ended with {code}: {self.last_words()}")
 
     def last_words(self) -> str:
