@@ -96,6 +96,27 @@ async def test_what_cannot_be_taken_is_told_apart(
     assert await count(database, "notification") == 0
 
 
+async def test_a_route_that_cannot_carry_it_stops_no_other(
+    with_routes: TakeRoutes, database: Database
+) -> None:
+    text = [{"channel": "SMS", "recipient": "01012345678"}]
+    more = {"continue": True, "key": "ops"}
+    api = await with_routes(
+        route("texts", "tag!=log", deliveries=text, **more),
+        route("log", "tag=log", **more),
+        route("both", "tag=both", deliveries=text, **more),
+    )
+    # An advertisement, for which nothing is set up.
+    body = {"body": "(광고) 가을 할인"}
+    for tags, stored in (([], 0), (["log", "both"], 1)):
+        answer = await api.post("/notify/ops", json=body | {"tag": tags})
+        assert answer.status == 422
+        (problem,) = answer.json["errors"]
+        assert problem["code"] == "advertising_not_set_up"
+        assert problem["message"].startswith("(in the route '")
+        assert await count(database, "notification") == stored
+
+
 async def test_an_idempotency_key_is_heeded(with_routes: TakeRoutes, database: Database) -> None:
     api = await with_routes(route("ops", key="ops"))
     once = {"Idempotency-Key": "backup-1"}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
 import psycopg
 
-from allim.base.errors import Forbidden, InvalidRequest
+from allim.base.errors import FieldProblem, Forbidden, InvalidRequest
 from allim.channels.channel import Channel
 from allim.database.pool import Connection, Database
 from allim.hub.coalescer import OnCommit, unstorable_request
@@ -23,6 +24,8 @@ from allim.ingest.matching import Labels
 from allim.ingest.report import Report
 from allim.ingest.routing import Route, Routes, Source
 from allim.web.problems import Refused
+
+log = logging.getLogger("allim.ingest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +42,17 @@ class Taken:
 
     notifications: list[UUID] = field(default_factory=list)
     lanes: set[str] = field(default_factory=set)
+    problems: list[FieldProblem] = field(default_factory=list)
+    """Of routes that could not be used for it."""
 
 
 class Intake:
     """Makes notifications of what comes in, by the routes.
 
     Everything of one call is stored in one transaction, so that a call that is not answered
-    may be made again.
+    may be made again. A route that cannot carry what came stops no other: what could be told is
+    stored, and the call is answered with what could not. Where nothing could be told, nothing
+    is remembered either.
     """
 
     def __init__(
@@ -103,10 +110,14 @@ class Intake:
         try:
             async with self._database.transaction() as tx:
                 yield tx, taken
+                if taken.problems and not taken.notifications:
+                    raise InvalidRequest(taken.problems)
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             raise unstorable_request(error) from error
         if taken.lanes:
             self._on_commit(taken.lanes)
+        if taken.problems:
+            raise InvalidRequest(taken.problems)
 
     def _by_route(
         self, source: Source, group: AlertGroup, news: Sequence[News]
@@ -138,7 +149,13 @@ class Intake:
         except InvalidRequest as error:
             # Found before anything was asked of the database, so the transaction is whole.
             shortened = report.shortened_at(deliveries, error.problems)
-            created = await self._notify(tx, route, report, caller, key, shortened)
+            try:
+                created = await self._notify(tx, route, report, caller, key, shortened)
+            except InvalidRequest as still:
+                found = ", ".join(f"{each.place} {each.code}" for each in still.problems)
+                log.error("the route %r cannot carry what came: %s", route.name, found)
+                taken.problems += [_of_route(route, problem) for problem in still.problems]
+                return
         taken.notifications.append(created.id)
         if not created.replayed:
             taken.lanes |= {delivery.channel for delivery in created.deliveries}
@@ -165,6 +182,11 @@ class Intake:
             traceparent=caller.traceparent,
             deliveries=deliveries,
         )
+
+
+def _of_route(route: Route, problem: FieldProblem) -> FieldProblem:
+    """With the name of the route: whoever called has written no delivery."""
+    return replace(problem, message=f"(in the route {route.name!r}) {problem.message}")
 
 
 def _labels(group: AlertGroup, alert: Alert) -> Labels:
