@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from allim.base.ids import uuid7
 from allim.bench import soak
@@ -15,6 +16,7 @@ from allim.bench.texting import TENANT as OPENING
 from tests.requirements import needs_program
 
 
+@pytest.mark.timeout(600)
 def test_processes_killed_at_random_behind_a_pooler_lose_nothing() -> None:
     needs_program("pgbouncer")
     with stage() as set_up:

@@ -9,16 +9,18 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from allim.bench.stage import free_port
+from allim.bench.stage import free_port, wait_for
 from allim.database.embedded import EmbeddedServer
 from allim.database.embedded.postmaster import Postmaster
 
 GRACE_SECONDS = 40.0
+BEGIN_SECONDS = 120.0
 _GOOD_ENDS = (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 _KILLED_SHARE = 0.6
 """Of the processes that go: by kill -9. The others get a SIGTERM."""
@@ -101,15 +103,28 @@ class Fleet:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run all of them until the block ends."""
+        """Run all of them until the block ends, which begins when every API answers."""
         try:
             for member in self.members:
                 await member.start()
+            await asyncio.to_thread(self._wait_for_apis)
             yield
         finally:
             await asyncio.gather(
                 *(m.end(signal.SIGTERM) for m in self.members if m.process is not None)
             )
+
+    def _wait_for_apis(self) -> None:
+        until = time.monotonic() + BEGIN_SECONDS
+        for url in self.urls:
+            while True:
+                try:
+                    wait_for(f"{url}/health/ready", 1.0)
+                    break
+                except TimeoutError:
+                    ended = [m.last_words() for m in self.members if m.has_ended]
+                    if ended or time.monotonic() > until:
+                        raise RuntimeError(f"not all programs run: {ended}") from None
 
     async def suffer(self, seconds: float, every: float, chance: random.Random) -> None:
         """End one process after the other for so long; the database goes once, half way."""
