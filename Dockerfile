@@ -12,6 +12,9 @@ RUN python deploy/image/locked.py deploy/image/run.txt > /tmp/run.txt \
  && python deploy/image/locked.py deploy/image/build.txt > /tmp/build.txt \
  && pip --python /opt/allim/bin/python install --no-cache-dir --disable-pip-version-check \
       --require-hashes --no-deps --only-binary=:all: -r /tmp/run.txt \
+ && python deploy/image/locked.py deploy/image/source.txt > /tmp/source.txt \
+ && pip wheel --no-cache-dir --disable-pip-version-check --require-hashes \
+      --no-deps --no-build-isolation --wheel-dir /tmp/wheels -r /tmp/source.txt \
  && pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
       --require-hashes --no-deps --only-binary=:all: -r /tmp/build.txt
 COPY pyproject.toml README.md LICENSE ./

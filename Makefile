@@ -6,13 +6,22 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 4
 
+# What the tests of the browser, the pooler and the alerts need; without them those are skipped.
+PACKAGES := chromium fonts-nanum pgbouncer prometheus prometheus-alertmanager
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check format docs bench clean
+.PHONY: help setup system demo up test check format docs bench clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with everything, from the hashed lock file
+
+system: ## Install the Debian packages with which no test is skipped (asks for sudo)
+	@if dpkg --status $(PACKAGES) >/dev/null 2>&1; then echo "All there: $(PACKAGES)"; else \
+	  $(SUDO) apt-get update --quiet=2 && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends $(PACKAGES); fi
 
 demo: $(READY) ## Start everything and watch three scenarios being delivered
 	@$(BIN)/allim demo

@@ -166,10 +166,12 @@ class Money:
             await connection.execute(statement)
 
     async def make_due(self) -> None:
-        """Let all waiting pass."""
+        """Let all waiting pass; locks in the order of the ids, as everybody does."""
         await self.run(
             "UPDATE delivery SET next_retry_at = now() - interval '1 s'"
-            " WHERE next_retry_at IS NOT NULL AND status IN ('PENDING', 'FAILED')"
+            " FROM (SELECT id FROM delivery WHERE next_retry_at IS NOT NULL"
+            " AND status IN ('PENDING', 'FAILED') ORDER BY id FOR UPDATE) AS waiting"
+            " WHERE delivery.id = waiting.id"
         )
 
     async def status(self, delivery: int) -> tuple[str, str | None]:

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from uuid import UUID
 
 import aiohttp
-from pydantic import ValidationError
 
 from allim.client import calls
 from allim.client.calls import Call, Made
-from allim.client.errors import Unreachable, api_error
 from allim.client.filters import DeliveryFilters, NotificationFilters, ReplayFilters
-from allim.client.retrying import WORTH_RETRYING, Retrying
+from allim.client.retrying import Retrying, Tries
 from allim.hub.views import (
     BulkView,
     CanceledView,
@@ -141,31 +139,18 @@ class AsyncClient:
         return await self._ask(calls.show_replay(identity))
 
     async def _ask(self, call: Call[Read]) -> Read:
-        tried, failure = 0, ""
+        tries = Tries(call, self._retrying)
         while True:
-            tried += 1
-            last = tried >= self._retrying.attempts
             try:
                 status, headers, body = await self._send(call)
             except aiohttp.ClientConnectorError as error:
-                # Not connected: nothing was sent, so anything may be repeated.
-                status, headers, body, failure = 0, {}, b"", str(error)
+                tries.failed(error, was_sent=False)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                status, headers, body = 0, {}, b""
-                failure = str(error) or type(error).__name__
-                last = last or not call.repeatable
-            if status and (last or not call.repeatable or status not in WORTH_RETRYING):
-                if status >= 400:
-                    raise api_error(status, body)
-                try:
-                    return call.read(body, headers)
-                except ValidationError:
-                    # Cut short, or from somebody between us and Allim.
-                    failure = f"answered {status} with what cannot be read"
-                    last = last or not call.repeatable
-            if last:
-                raise Unreachable(f"{call.method} {call.path}: {failure}, tried {tried} times")
-            await asyncio.sleep(self._retrying.wait(tried, headers))
+                tries.failed(error, was_sent=True)
+            else:
+                if (answer := tries.answered(status, headers, body)) is not None:
+                    return answer
+            await asyncio.sleep(tries.wait())
 
     async def _send(self, call: Call[Any]) -> tuple[int, Mapping[str, str], bytes]:
         if self._session is None:

@@ -108,6 +108,9 @@ class HttpSink:
         """What a request is answered with; a fake of some service says it in its own way."""
         return self._answers.popleft() if len(self._answers) > 1 else self._answers[0]
 
+    async def hold(self, request: Request) -> None:
+        """Wait here before a request is answered; a fake of some service may take its time."""
+
     async def received(self, count: int) -> list[Request]:
         """Wait until that many requests have come; all of them."""
         await self._connections.until(lambda: len(self.requests) >= count)
@@ -147,10 +150,11 @@ class HttpSink:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
     ) -> bool:
         """One request and its answer; whether the connection goes on."""
-        request = await read_request(reader, number)
+        request = await _read_request(reader, number)
         answer = self.reply(request)
         self.requests.append(request)
         self._connections.changed()
+        await self.hold(request)
         writer.write(answer.wire)
         await writer.drain()
         if answer.then is Then.HANG:
@@ -163,8 +167,7 @@ class HttpSink:
         return answer.then is Then.KEEP
 
 
-async def read_request(reader: asyncio.StreamReader, number: int) -> Request:
-    """Read one request whole; `number` is the connection's. For other fake servers, too."""
+async def _read_request(reader: asyncio.StreamReader, number: int) -> Request:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head.strip().split("\r\n")
     method, path, _ = first.split(" ", 2)

@@ -12,8 +12,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from copy import copy
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -24,24 +22,19 @@ from allim.channels.channel import Message
 from allim.hub.receipts import FinalReceipt, ReceiptResult
 from allim.hub.settling import (
     DELIVERED_RECEIPT,
-    ERROR_LIMIT,
     PROVIDER_ID_LIMIT,
-    STATUS_AFTER,
     storable,
 )
 from allim.hub.status import DeliveryStatus, Step
 from allim.relay.box import Backlog, Claim, LeaseKeeper
-from allim.relay.outcomes import RESPONSE_LIMIT, Outcome
+from allim.relay.outcomes import Outcome
 from allim.relay.policy import ChannelPolicy
-from allim.relay.rates import RESERVED
 from allim.relay.settlement import Settlement, Transition
 from allim.relay.work import Work
 from allim.testing.memory_delivery import (
     REPLAYABLE,
-    RESERVED_SECONDS,
     WAITING,
     Entry,
-    MemoryAttempt,
     MemoryDelivery,
     is_past,
     row_key_of,
@@ -193,7 +186,9 @@ class MemoryBox:
             chosen = timed + fresh[: limit - len(timed)]
             saved = self._save(delivery.id for delivery in chosen)
             token = str(uuid4())
-            works = [self._open(delivery, token, now, lease, worker) for delivery in chosen]
+            for delivery in chosen:
+                delivery.begin(token, now, lease, worker)
+            works = [delivery.work(now) for delivery in chosen]
             refused: Mapping[int, Outcome] = {}
             if policy is not None and works:
                 try:
@@ -215,7 +210,7 @@ class MemoryBox:
                 for settlement in sorted(settlements, key=lambda one: one.work.id):
                     delivery = self._held(settlement.work)
                     if delivery is not None:
-                        self._close(delivery, settlement)
+                        delivery.end(settlement, self._clock())
                         born += self._follow(delivery)
                         if settlement.transition is Transition.ACCEPT and delivery.receipt_status:
                             born += self._apply_receipt(delivery)
@@ -258,7 +253,7 @@ class MemoryBox:
             for delivery in lost[:limit]:
                 delivery.claim_token, delivery.lease_until = token, now + lease
                 delivery.rescue_count += 1
-            return [self._work(delivery, now + lease) for delivery in lost[:limit]]
+            return [delivery.work(now) for delivery in lost[:limit]]
 
     async def expire(self) -> int:
         """Move deliveries past their `expires_at` to EXPIRED."""
@@ -330,59 +325,11 @@ class MemoryBox:
                 timed.append((delivery.next_retry_at, delivery.id, delivery))
         return [entry[-1] for entry in sorted(timed)], [entry[-1] for entry in sorted(fresh)]
 
-    def _open(
-        self, delivery: MemoryDelivery, token: str, now: float, lease: float, worker: str
-    ) -> Work[Message]:
-        delivery.status = DeliveryStatus.PROCESSING
-        delivery.claim_token, delivery.lease_until = token, now + lease
-        delivery.attempts += 1
-        delivery.receipt_status = None
-        delivery.attempt_log.append(MemoryAttempt(delivery.attempts, now, worker))
-        return self._work(delivery, now + lease)
-
-    def _work(self, delivery: MemoryDelivery, deadline: float) -> Work[Message]:
-        waited = self._clock() - (delivery.next_retry_at or 0.0)
-        return Work(
-            id=delivery.id,
-            claim_token=delivery.claim_token or "",
-            attempt_no=delivery.attempts,
-            retry_count=delivery.retry_count,
-            max_attempts=delivery.max_attempts,
-            rescues=delivery.rescue_count,
-            deadline=deadline,
-            content=replace(
-                delivery.message, provider_id=delivery.provider_id, reason=delivery.error_code
-            ),
-            reserved=delivery.error_code == RESERVED and waited < RESERVED_SECONDS,
-        )
-
     def _held(self, work: Work[Any]) -> MemoryDelivery | None:
         delivery = self.deliveries.get(work.id)
         if delivery is None or delivery.claim_token != work.claim_token:
             return None
         return delivery
-
-    def _close(self, delivery: MemoryDelivery, settlement: Settlement[Message]) -> None:
-        outcome, now = settlement.outcome, self._clock()
-        delivery.status = DeliveryStatus(STATUS_AFTER[settlement.transition])
-        delivery.claim_token = delivery.lease_until = None
-        delivery.retry_count += settlement.spent
-        if settlement.spent:
-            delivery.rescue_count = 0
-        delivery.next_retry_at = None if settlement.delay is None else now + settlement.delay
-        delivery.error_code = storable(settlement.code, 100)
-        delivery.last_error = storable(outcome.detail, ERROR_LIMIT)
-        given = storable(outcome.provider_id, PROVIDER_ID_LIMIT)
-        delivery.provider_id = given or delivery.provider_id
-        delivery.provider_message_id = (
-            storable(outcome.provider_message_id, PROVIDER_ID_LIMIT) or delivery.provider_message_id
-        )
-        attempt = delivery.attempt_log[-1]
-        attempt.finished_at, attempt.outcome = now, outcome.kind
-        attempt.error_code, attempt.error = delivery.error_code, delivery.last_error
-        attempt.http_status = outcome.http_status
-        attempt.response = storable(outcome.response, RESPONSE_LIMIT)
-        attempt.provider_id = given or attempt.provider_id
 
     def _apply_receipt(self, delivery: MemoryDelivery) -> list[MemoryDelivery]:
         """End an accepted delivery as its receipt says; the children that brings."""
@@ -395,52 +342,26 @@ class MemoryBox:
     def _follow(self, delivery: MemoryDelivery) -> list[MemoryDelivery]:
         """Bring into the world what follows a success or a death."""
         if delivery.status is DeliveryStatus.SUCCESS:
-            return [
-                child
+            thens = [
+                delivery.child(self._draw_id(), entry, Step.THEN, entry.get("fallback", ()))
                 for entry in delivery.then_steps
-                if (child := self._child(delivery, entry, Step.THEN, entry.get("fallback", ())))
             ]
+            return [child for child in thens if self._bring_up(child)]
         if delivery.status is not DeliveryStatus.DEAD or not delivery.fallback_steps:
             return []
         entry, *rest = delivery.fallback_steps
         chain = [*entry.get("fallback", ()), *rest]
-        child = self._child(delivery, entry, Step.FALLBACK, chain)
-        if child is None:
+        child = delivery.child(self._draw_id(), entry, Step.FALLBACK, chain)
+        if not self._bring_up(child):
             return []
         delivery.superseded_by = child.id
         return [child]
 
-    def _child(
-        self, parent: MemoryDelivery, entry: Entry, step: Step, fallback: Sequence[Entry]
-    ) -> MemoryDelivery | None:
-        of_parent = parent.message
-        payload = dict(entry.get("payload", {}))
-        message = replace(
-            of_parent,
-            delivery_id=self._draw_id(),
-            channel=entry["channel"],
-            recipient=entry.get("recipient", of_parent.recipient),
-            title=payload.pop("title", of_parent.title),
-            message=payload.pop("message", of_parent.message),
-            payload=payload,
-            template_code=entry.get("template_code"),
-            row_key=entry.get("row_key"),
-            guard=entry.get("guard", of_parent.guard),
-        )
-        child = MemoryDelivery(
-            message.delivery_id,
-            message,
-            parent.priority,
-            entry.get("max_attempts", parent.max_attempts),
-            entry.get("then", ()),
-            fallback,
-            step,
-            parent.id,
-            expires_at=parent.expires_at,
-        )
-        if message.notification_id in self._canceled:
+    def _bring_up(self, child: MemoryDelivery) -> bool:
+        """Store a child; False where its row key is taken."""
+        if child.message.notification_id in self._canceled:
             child.status = DeliveryStatus.CANCELED
-        return child if self._store(child) else None
+        return self._store(child)
 
     def _store(self, delivery: MemoryDelivery) -> bool:
         """Store a new delivery; False where its row key is taken."""
@@ -456,12 +377,8 @@ class MemoryBox:
         return drawn
 
     def _save(self, ids: Iterable[int]) -> dict[int, MemoryDelivery]:
-        saved = {}
-        for delivery_id in ids:
-            if (delivery := self.deliveries.get(delivery_id)) is not None:
-                saved[delivery_id] = copy(delivery)
-                saved[delivery_id].attempt_log = [copy(one) for one in delivery.attempt_log]
-        return saved
+        known = (self.deliveries.get(delivery_id) for delivery_id in ids)
+        return {delivery.id: delivery.copied() for delivery in known if delivery is not None}
 
     def _restore(
         self, saved: Mapping[int, MemoryDelivery], born: Sequence[MemoryDelivery] = ()

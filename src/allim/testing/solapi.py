@@ -14,19 +14,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-import json
 import re
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from allim.channels.solapi.signature import sign
-from allim.testing.connections import Connections
-from allim.testing.http import Answer, Request, Then, read_request
+from allim.testing.http import Answer, HttpSink, Request
+from allim.testing.solapi_calls import (
+    FakeGroup,
+    Fault,
+    SentText,
+    SolapiCall,
+    Step,
+    error,
+    ok,
+)
+
+__all__ = ["ARRIVED", "KEY", "SECRET", "FakeGroup", "FakeSolapi", "Fault", "SentText", "Step"]
 
 KEY = "NCSFAKEKEY000000"
 SECRET = "FAKESECRETFAKESECRETFAKESECRET00"  # noqa: S105
@@ -41,93 +48,7 @@ AUTHORIZATION = re.compile(
 )
 
 
-class Step(StrEnum):
-    """The calls that it knows."""
-
-    CREATE = "create"
-    ADD = "add"
-    REMOVE = "remove"
-    SEND = "send"
-    GROUP = "group"
-    MESSAGES = "messages"
-    DELETE = "delete"
-    BALANCE = "balance"
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """How a call goes wrong: what is answered, and whether it was `done` all the same.
-
-    `held` calls are not answered, and done only when `FakeSolapi.release` is called.
-    """
-
-    answer: Answer
-    done: bool = False
-    held: bool = False
-
-    @classmethod
-    def hang(cls, *, done: bool = False) -> Fault:
-        """No answer, ever."""
-        return cls(Answer.hang(), done)
-
-    @classmethod
-    def cut(cls, *, done: bool = False) -> Fault:
-        """The connection breaks."""
-        return cls(Answer.cut(), done)
-
-    @classmethod
-    def html(cls, *, done: bool = False) -> Fault:
-        """A proxy's page, with 200."""
-        return cls(Answer.of(200, "<html>Please wait</html>"), done)
-
-    @classmethod
-    def status(
-        cls,
-        status: int,
-        code: str = "InternalError",
-        *,
-        done: bool = False,
-        headers: Mapping[str, str] | None = None,
-    ) -> Fault:
-        """An error in Solapi's shape."""
-        return cls(_error(status, code, "told to fail", headers), done)
-
-    @classmethod
-    def late(cls) -> Fault:
-        """No answer, and done only when it is released."""
-        return cls(Answer.hang(), held=True)
-
-
-@dataclass(slots=True)
-class FakeGroup:
-    """A group as it stands; its messages by id."""
-
-    group_id: str
-    status: str = "PENDING"
-    messages: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class SentText:
-    """A message that went out."""
-
-    group_id: str
-    message_id: str
-    to: str
-    key: str | None
-    body: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class SolapiCall:
-    """A call that was let in."""
-
-    step: Step
-    group_id: str | None
-    body: Any
-
-
-class FakeSolapi:
+class FakeSolapi(HttpSink):
     """The server; port 0 takes a free one, and keeps it when it is started again.
 
     `refusals` and `reports` say by number which code a message has when it is added (in place
@@ -137,6 +58,7 @@ class FakeSolapi:
     """
 
     def __init__(self, key: str = KEY, secret: str = SECRET, *, port: int = 0) -> None:
+        super().__init__()
         self.key = key
         self.secret = secret
         self.port = port
@@ -155,13 +77,6 @@ class FakeSolapi:
         self._faults: dict[Step, deque[Fault]] = {}
         self._always: Fault | None = None
         self._held: list[SolapiCall] = []
-        self._server: asyncio.Server | None = None
-        self._connections = Connections()
-
-    @property
-    def url(self) -> str:
-        """What SOLAPI_BASE_URL is to be set to."""
-        return f"http://127.0.0.1:{self.port}"
 
     def environment(self, sender: str = "0212345678") -> dict[str, str]:
         """The settings with which Allim sends here."""
@@ -231,65 +146,24 @@ class FakeSolapi:
         """Wait until a step was called so often."""
         await self._connections.until(lambda: self.count(step) >= count)
 
-    async def all_closed(self) -> None:
-        """Wait until every connection is closed."""
-        await self._connections.until(lambda: not self._connections)
-
     # The server
 
-    async def start(self) -> None:
-        """Listen."""
-        self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", self.port, limit=16 * 1024 * 1024
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def stop(self) -> None:
-        """Refuse connections from now on, and break those that stand."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        await self._connections.cut_all()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.stop()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async def talk(number: int) -> None:
-            while await self._exchange(reader, writer, number):
-                pass
-
-        await self._connections.serve(writer, talk)
-
-    async def _exchange(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
-    ) -> bool:
-        request = await read_request(reader, number)
-        answer = self._answer(request)
-        self._connections.changed()
+    async def hold(self, request: Request) -> None:
+        """Take the time that was asked for."""
         if self.delay:
             await asyncio.sleep(self.delay)
         step, _ = _route(request.method, urlsplit(request.path).path)
         if step in self.delay_of:
             await self.delay_of[step].wait()
-        writer.write(answer.wire)
-        await writer.drain()
-        if answer.then is Then.HANG:
-            while await reader.read(65536):
-                pass
-        return answer.then is Then.KEEP
 
-    def _answer(self, request: Request) -> Answer:
+    def reply(self, request: Request) -> Answer:
+        """What a call is answered with."""
         if (refusal := self._refusal(request)) is not None:
             return refusal
         url = urlsplit(request.path)
         step, group_id = _route(request.method, url.path)
         if step is None:
-            return _error(404, "ResourceNotFound", f"no {request.method} {url.path}")
+            return error(404, "ResourceNotFound", f"no {request.method} {url.path}")
         call = SolapiCall(step, group_id, request.json if request.body else None)
         self.calls.append(call)
         faults = self._faults.get(step)
@@ -306,16 +180,16 @@ class FakeSolapi:
         """What speaks against a request's signature."""
         given = AUTHORIZATION.fullmatch(request.headers.get("authorization", ""))
         if given is None or given["key"] != self.key:
-            return _error(403, "InvalidAPIKey", "the key is not known")
+            return error(403, "InvalidAPIKey", "the key is not known")
         if not 12 <= len(given["salt"]) <= 64:
-            return _error(400, "ValidationError", "a salt has 12 to 64 characters")
+            return error(400, "ValidationError", "a salt has 12 to 64 characters")
         if given["signature"] != sign(self.secret, date=given["date"], salt=given["salt"]):
-            return _error(403, "SignatureDoesNotMatch", "the signature is not the right one")
+            return error(403, "SignatureDoesNotMatch", "the signature is not the right one")
         age = datetime.now(UTC) - datetime.fromisoformat(given["date"])
         if abs(age.total_seconds()) > SKEW_SECONDS:
-            return _error(403, "RequestTimeTooSkewed", "the date is too far from ours")
+            return error(403, "RequestTimeTooSkewed", "the date is too far from ours")
         if given["salt"] in self._salts:
-            return _error(403, "DuplicatedSignature", "the signature was used before")
+            return error(403, "DuplicatedSignature", "the signature was used before")
         self._salts.add(given["salt"])
         return None
 
@@ -325,14 +199,14 @@ class FakeSolapi:
         if call.step is Step.CREATE:
             group = FakeGroup(f"G4V{len(self.groups):029d}")
             self.groups[group.group_id] = group
-            return _ok(_shown(group))
+            return ok(_shown(group))
         if call.step is Step.BALANCE:
-            return _ok({"balance": self.balance, "point": 0})
+            return ok({"balance": self.balance, "point": 0})
         found = self.groups.get(call.group_id or "")
         if found is None:
-            return _error(404, "GroupNotFound", "there is no such group")
+            return error(404, "GroupNotFound", "there is no such group")
         if call.step is Step.GROUP:
-            return _ok(_shown(found))
+            return ok(_shown(found))
         if call.step is Step.MESSAGES:
             return self._list(found, query)
         if found.status != "PENDING":
@@ -342,10 +216,10 @@ class FakeSolapi:
         if call.step is Step.REMOVE:
             for message_id in call.body["messageIds"]:
                 found.messages.pop(message_id, None)
-            return _ok(_shown(found))
+            return ok(_shown(found))
         if call.step is Step.DELETE:
             found.status = "DELETED"
-            return _ok(_shown(found))
+            return ok(_shown(found))
         return self._send(found)
 
     def _add(self, group: FakeGroup, bodies: list[dict[str, Any]]) -> Answer:
@@ -367,11 +241,11 @@ class FakeSolapi:
             if code == TAKEN:
                 group.messages[message_id] = {**body, **result}
         refused = sum(result["statusCode"] != TAKEN for result in results)
-        return _ok({"errorCount": refused, "resultList": results})
+        return ok({"errorCount": refused, "resultList": results})
 
     def _send(self, group: FakeGroup) -> Answer:
         if self.balance <= 0:
-            return _error(402, "NotEnoughBalance", "the balance is empty")
+            return error(402, "NotEnoughBalance", "the balance is empty")
         group.status = "SENDING"
         for message_id, message in group.messages.items():
             key = (message.get("customFields") or {}).get("deliveryKey")
@@ -381,7 +255,7 @@ class FakeSolapi:
             message["statusCode"] = NOT_REPORTED
         if self.reports_at_once:
             self.report()
-        return _ok(_shown(group))
+        return ok(_shown(group))
 
     def _list(self, group: FakeGroup, query: Mapping[str, list[str]]) -> Answer:
         limit = min(int(query.get("limit", ["20"])[0]), self.page)
@@ -390,7 +264,7 @@ class FakeSolapi:
         page = [name for name in names if name >= start][: limit + 1]
         following = page[limit] if len(page) > limit else None
         listed = {name: group.messages[name] for name in page[:limit]}
-        return _ok({"limit": limit, "messageList": listed, "nextKey": following})
+        return ok({"limit": limit, "messageList": listed, "nextKey": following})
 
     @staticmethod
     def _on_their_way(group: FakeGroup) -> bool:
@@ -419,10 +293,10 @@ def _route(method: str, path: str) -> tuple[Step | None, str | None]:
 
 def _not_pending(step: Step, group: FakeGroup) -> Answer:
     if step is Step.SEND and group.status == "SENDING":
-        return _error(409, "GroupInProcessing", "the group is being sent")
+        return error(409, "GroupInProcessing", "the group is being sent")
     if step is Step.SEND and group.status in ("COMPLETE", "FAILED"):
-        return _error(409, "AlreadySent", "the group was sent")
-    return _error(400, "InvalidStatus", f"the group is {group.status}")
+        return error(409, "AlreadySent", "the group was sent")
+    return error(400, "InvalidStatus", f"the group is {group.status}")
 
 
 def _shown(group: FakeGroup) -> dict[str, Any]:
@@ -432,12 +306,3 @@ def _shown(group: FakeGroup) -> dict[str, Any]:
         "status": group.status,
         "count": {"total": count, "registeredSuccess": count, "registeredFailed": 0},
     }
-
-
-def _ok(content: Any) -> Answer:
-    return Answer.of(200, json.dumps(content), {"Content-Type": "application/json"})
-
-
-def _error(status: int, code: str, words: str, headers: Mapping[str, str] | None = None) -> Answer:
-    body = json.dumps({"errorCode": code, "errorMessage": words})
-    return Answer.of(status, body, {"Content-Type": "application/json", **(headers or {})})
