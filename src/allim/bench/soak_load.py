@@ -94,7 +94,9 @@ class Callers:
                     if answer.status == 202:
                         self.accepted[key] = found["id"]
                         return
-                    if answer.status < 500:
+                    # Whoever had the key was killed, and the database does not know it yet.
+                    in_flight = answer.status == 409 and found["code"] == "in_flight"
+                    if answer.status < 500 and not in_flight:
                         raise RuntimeError(f"{answer.status}: {found}")
             except (aiohttp.ClientError, TimeoutError, ValueError):
                 pass  # Nobody knows what became of it: that is what the key is for.
