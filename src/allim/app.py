@@ -49,6 +49,8 @@ from allim.hub.routes import (
 from allim.hub.templates.book import TemplateBook
 from allim.hub.templates.routes import template_routes
 from allim.hub.templates.shelf import TemplateShelf
+from allim.ingest.routes import BODY_LIMITS as INGEST_LIMITS
+from allim.ingest.routes import ingest_routes
 from allim.messaging.cancellation import Reservations
 from allim.messaging.email_receipt_routes import BODY_BYTES as EMAIL_RECEIPT_LIMIT
 from allim.messaging.email_receipt_routes import PATH as EMAIL_RECEIPTS
@@ -148,6 +150,7 @@ def create_app(
                 "/events": EVENTS_BODY_LIMIT,
                 RECEIPTS: RECEIPT_LIMIT,
                 EMAIL_RECEIPTS: EMAIL_RECEIPT_LIMIT,
+                **INGEST_LIMITS,
             },
         ),
         title="Allim",
@@ -186,6 +189,7 @@ def create_app(
     email_receipts = EmailReceipts(database, channels)
     app.include_router(email_receipt_routes(email_receipts, environment.read(EmailReceiptSettings)))
     app.include_router(event_routes(database, Encryption.of(environment), on_commit))
+    app.include_router(ingest_routes(database, channels, environment, on_commit))
     app.include_router(health_routes(database))
     app.include_router(metrics_route(registry or CollectorRegistry()))
     by_hand = {

@@ -22,6 +22,7 @@ from allim.base.errors import DatabaseUnavailable
 from allim.channels.channel import Message
 from allim.database.pool import Database
 from allim.database.wakes import Waker
+from allim.database.waking import ThreadedWaker
 from allim.hub.delivery_box import DeliveryBox
 from allim.relay.lane import Lane
 from allim.relay.outcomes import Outcome
@@ -165,6 +166,25 @@ async def test_a_waker_leaves_no_setting_behind_on_a_connection_of_the_pooler(
         # The pooler lends out again what the waker had.
         shown = await database.fetch("SHOW synchronous_commit")
         assert shown == [("on",)]
+
+
+async def test_many_wakes_of_several_wakers_go_out_through_it(
+    pooled_url: str, database_url: str
+) -> None:
+    async with (
+        Database(pooled_url) as database,
+        await psycopg.AsyncConnection.connect(database_url, autocommit=True) as direct,
+        Waker(database) as one,
+        Waker(database) as another,
+    ):
+        threaded = ThreadedWaker(pooled_url)
+        await direct.execute("LISTEN allim_wake")
+        # Often enough for psycopg to prepare a statement, which each would call the same.
+        for waker in (one, another, threaded):
+            for _ in range(8):
+                waker.wake({"LOG"})
+                assert [n async for n in direct.notifies(timeout=10, stop_after=1)]
+        await asyncio.to_thread(threaded.close)
 
 
 async def test_the_sync_its_schedule_and_its_chain_work_through_it(pooled_url: str) -> None:

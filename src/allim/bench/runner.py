@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from allim.base.errors import ConfigurationError
 from allim.bench import (
@@ -17,6 +18,7 @@ from allim.bench import (
     posting,
     publishing,
     sending,
+    soak,
     syncing,
     texting,
     waking,
@@ -43,20 +45,22 @@ CASES: Mapping[str, Case] = {
 }
 
 
-def run_cases(names: Sequence[str], *, as_json: bool = False) -> bool:
-    """Run the named cases, or all; whether every wanted figure was met.
+def run_cases(names: Sequence[str], *, as_json: bool = False, minutes: float = 5.0) -> bool:
+    """Run the named cases, or all but the soak; whether every wanted figure was met.
 
-    Raises ConfigurationError for an unknown case.
+    `minutes` is how long a soak takes. Raises ConfigurationError for an unknown case.
     """
-    unknown = [name for name in names if name not in CASES]
+    long: Mapping[str, Case] = {soak.CASE: partial(soak.run, seconds=minutes * 60)}
+    known = {**CASES, **long}
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigurationError(
-            f"no such case: {', '.join(unknown)} (there are {', '.join(CASES)})"
+            f"no such case: {', '.join(unknown)} (there are {', '.join(known)})"
         )
     figures: list[Figure] = []
     with stage() as set_up:
         for name in names or CASES:
-            for figure in CASES[name](set_up):
+            for figure in known[name](set_up):
                 figures.append(figure)
                 if not as_json:
                     sys.stdout.write(_line(figure) + "\n")

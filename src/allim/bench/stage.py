@@ -87,6 +87,8 @@ def stage() -> Iterator[Stage]:
     """Set the stage in a temporary folder, and take it away afterwards."""
     with tempfile.TemporaryDirectory(prefix="allim-bench-") as folder:
         home = Path(folder)
+        # Root's server is somebody else's process: let it in, or it leaves its data elsewhere.
+        home.chmod(0o755)
         with EmbeddedServer.open(home / "database") as server:
             migrate(server.url)
             inherited = {
@@ -114,15 +116,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(url: str) -> None:
+def wait_for(url: str, seconds: float = START_SECONDS) -> None:
     """Wait until a URL answers. Raises TimeoutError."""
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
             urllib.request.urlopen(url, timeout=1).close()  # noqa: S310
             return
         time.sleep(0.05)
-    raise TimeoutError(f"{url} did not answer within {START_SECONDS:g} s")
+    raise TimeoutError(f"{url} did not answer within {seconds:g} s")
 
 
 def ask(process: subprocess.Popen[str], question: str = "") -> dict[str, Any]:

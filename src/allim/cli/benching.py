@@ -12,10 +12,12 @@ def bench(
         list[str] | None,
         typer.Argument(
             help="post, bulk, publish, drain, events, events-flat, webhooks, email, wake,"
-            " footprint, claim, sync, text; all when left out."
+            " footprint, claim, sync, text; all of these when left out. And soak: processes are"
+            " killed at random, and every id is looked for; needs pgbouncer."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long soak goes on.")] = 5.0,
 ) -> None:
     """Measure this machine, as ratios to what it could do.
 
@@ -30,5 +32,5 @@ def bench(
         raise ConfigurationError(
             f"allim bench needs {error.name}: pip install 'allim[bench]'"
         ) from None
-    if not run_cases(cases or [], as_json=as_json):
+    if not run_cases(cases or [], as_json=as_json, minutes=minutes):
         raise typer.Exit(1)

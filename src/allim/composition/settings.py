@@ -18,6 +18,7 @@ from allim.events.encryption import EncryptionSettings
 from allim.events.publishers.kafka_settings import KafkaSettings
 from allim.events.relaying.settings import OutboxSettings
 from allim.hub.digest import DigestSettings
+from allim.ingest.settings import IngestSettings
 from allim.messaging.receipt_settings import EmailReceiptSettings, ReceiptSettings
 from allim.messaging.settings import BalanceSettings, CancellationSettings, QueueSettings
 from allim.relay.limits import RelayLimits
@@ -126,6 +127,7 @@ def settings_groups() -> Sequence[type[SettingsGroup]]:
         EmailReceiptSettings,
         BalanceSettings,
         CancellationSettings,
+        IngestSettings,
     ]
 
 

@@ -136,8 +136,9 @@ class Listener:
 
 
 async def _connect(url: str, name: str) -> AsyncConnection:
+    # Nothing is prepared: behind a pooler the next statement may meet another server connection.
     return await AsyncConnection.connect(
-        url, autocommit=True, connect_timeout=5, application_name=name
+        url, autocommit=True, connect_timeout=5, application_name=name, prepare_threshold=None
     )
 
 

@@ -75,7 +75,12 @@ class ThreadedWaker:
             self._dirty.wait()
             try:
                 with psycopg.connect(
-                    self._url, autocommit=True, connect_timeout=5, application_name="allim waker"
+                    self._url,
+                    autocommit=True,
+                    connect_timeout=5,
+                    application_name="allim waker",
+                    # Nobody knows here whether a pooler stands between.
+                    prepare_threshold=None,
                 ) as connection:
                     self._send_until_closed(connection)
             except psycopg.Error as error:

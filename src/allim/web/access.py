@@ -23,12 +23,12 @@ from allim.web.problems import Refused, Unauthenticated, problem_of
 PRINCIPAL = "allim.principal"
 """Where the middleware puts the principal in the ASGI scope."""
 
-EXEMPT_PREFIXES = ("/health/", "/receipts/", "/static/", "/unsubscribe/")
+EXEMPT_PREFIXES = ("/health/", "/receipts/", "/static/", "/unsubscribe/", "/ingest/github")
 SIGNED_PREFIX = "/unsubscribe/"
 """Whose paths prove themselves what may be done: it is the same from whatever page."""
 LOGIN = "/login"
-"""Paths that need no key: probes, provider receipts (own secret), signed links, the login page
-and its files."""
+"""Paths that need no key: probes, what is signed by a secret of its own (receipts, GitHub's
+events), signed links, the login page and its files."""
 
 NO_KEY = "an API key is needed, as the header `Authorization: Bearer <token>`"
 UNKNOWN_KEY = "the API key is not known, or was revoked"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import re
@@ -113,10 +114,10 @@ class ApiKeys:
             return ANYBODY
         if authorization is None:
             return None
-        scheme, _, token = authorization.partition(b" ")
-        if scheme.lower() != b"bearer":
+        token = _token(authorization)
+        if token is None:
             return None
-        digest = hashlib.sha256(token.strip()).digest()
+        digest = hashlib.sha256(token).digest()
         for keys in (self._configured, self._stored or {}):
             # The digest of a guess tells nothing of how near it was, so a lookup leaks nothing.
             if (principal := keys.get(digest)) is not None:
@@ -213,6 +214,19 @@ async def revoke_key(database: Database, identity: int) -> bool:
 def same_secret(given: str, expected: str) -> bool:
     """Whether two secrets are the same, in a time that does not depend on where they differ."""
     return hmac.compare_digest(given.encode(), expected.encode())
+
+
+def _token(authorization: bytes) -> bytes | None:
+    """A Bearer token, or the password of Basic, which is all that some senders of hooks know."""
+    scheme, _, credentials = authorization.partition(b" ")
+    if scheme.lower() == b"bearer":
+        return credentials.strip()
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        return base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
+    except ValueError:
+        return None
 
 
 def _digest(token: str) -> bytes:

@@ -25,6 +25,7 @@ from allim.composition.diagnosis.feature_checks import (
     check_schedules,
 )
 from allim.composition.diagnosis.findings import Finding, good, wrong
+from allim.composition.diagnosis.ingest_check import check_ingest
 from allim.composition.opening import Store
 from allim.composition.ways import open_channels
 from allim.database.pool import Database
@@ -47,6 +48,7 @@ async def examine(store: Store, environment: Environment) -> AsyncIterator[Findi
         async with open_channels(database, environment, print_line=lambda _line: None) as ways:
             findings = [
                 *check_lease(ways.channels.values(), environment),
+                *check_ingest(ways.channels, environment),
                 *await asyncio.gather(*map(check_channel, ways.channels.values())),
             ]
         for finding in findings:

@@ -1,0 +1,1 @@
+"""What other programs tell in their own words: alerts, repositories' events, Apprise's calls."""
