@@ -82,6 +82,12 @@ class FilePublisher:
         self._death = death
         self._pace = pace
 
+    def begin(self, relay: str) -> None:
+        """It has no names."""
+
+    async def fence(self, relay: str) -> None:
+        """It has no fence."""
+
     async def publish(self, batch: Sequence[OutboxMessage], may_send: MaySend) -> Sequence[Outcome]:
         outcomes = []
         stopped = set()

@@ -160,6 +160,14 @@ class Timed:
         self.acknowledged_at = 0.0
         self.acknowledged = asyncio.Event()
 
+    def begin(self, relay: str) -> None:
+        """As it does."""
+        self._publisher.begin(relay)
+
+    async def fence(self, relay: str) -> None:
+        """As it does."""
+        await self._publisher.fence(relay)
+
     async def publish(self, batch: Sequence[OutboxMessage], may_send: MaySend) -> Sequence[Outcome]:
         """Publish, and note the time."""
         outcomes = await self._publisher.publish(batch, may_send)

@@ -68,6 +68,9 @@ class World:
         self.came: list[OutboxMessage] = []
         self.calls: list[list[str]] = []
         self.purged = 0
+        self.names: list[str] = []
+        self.fenced: list[str] = []
+        self.fence_fails = False
         self.hold: asyncio.Event | None = None
         """While this is not set, publishing waits."""
         self.down = False
@@ -77,6 +80,16 @@ class World:
     def refuse(self, payload: str, *answers: Outcome) -> None:
         """Answer so before it is taken."""
         self._answers[payload] = list(answers)
+
+    def begin(self, relay: str) -> None:
+        """Note it."""
+        self.names.append(relay)
+
+    async def fence(self, relay: str) -> None:
+        """Note it, unless that fails now."""
+        if self.fence_fails:
+            raise ConnectionError("nobody answers")
+        self.fenced.append(relay)
 
     async def publish(self, batch: Sequence[OutboxMessage], may_send: MaySend) -> Sequence[Outcome]:
         """Take a batch."""

@@ -95,6 +95,12 @@ class GatedWorld:
         self.gate = Gate()
         self._log = log
 
+    def begin(self, relay: str) -> None:
+        """It has no names."""
+
+    async def fence(self, relay: str) -> None:
+        """It has no fence."""
+
     async def publish(self, batch: Sequence[OutboxMessage], may_send: MaySend) -> Sequence[Outcome]:
         choices = await self.gate.wait()
         stopped = set()
@@ -283,7 +289,7 @@ class Events(RuleBasedStateMachine):
         alive = [relay for relay in self.relays if not relay.killed]
         relay = alive[which % len(alive)]
         relay.killed = True
-        self.run(relay.box.retire(relay.life.name))
+        self.run(relay.box.retire(relay.life.name, clean=False))
         sent = {message.id: name for name, message in self._in_doubt(relay)}
         self.allowed.update(sent.values())
 

@@ -56,18 +56,23 @@ class OutboxBox:
         share = -(-slots // max(relays, 1))
         if free and held < share:
             await self._database.fetch(STATEMENTS["take_slots"], {**mine, "limit": share - held})
-        rows = await self._database.fetch(STATEMENTS["held"], mine)
-        return Holdings(frozenset(slot for (slot,) in rows), share)
+        ((mine_now, unfenced),) = await self._database.fetch(STATEMENTS["held"], mine)
+        return Holdings(frozenset(mine_now), share, frozenset(unfenced))
 
     async def release(self, relay: str, slots: Collection[int]) -> None:
         """Give slots back, of which nothing is in flight."""
         async with self._database.transaction() as tx:
             await tx.execute(STATEMENTS["release"], {"relay": relay, "slots": list(slots)})
 
-    async def retire(self, relay: str) -> None:
-        """End an incarnation; its slots are free at once."""
+    async def retire(self, relay: str, *, clean: bool) -> None:
+        """End an incarnation; its slots are free at once. `clean`: it sends nothing any more."""
         async with self._database.transaction() as tx:
-            await tx.execute(STATEMENTS["retire"], {"relay": relay})
+            await tx.execute(STATEMENTS["retire"], {"relay": relay, "clean": clean})
+
+    async def fenced(self, relays: Collection[str]) -> None:
+        """Of these ended incarnations nothing can come any more."""
+        async with self._database.transaction() as tx:
+            await tx.execute(STATEMENTS["fenced"], {"relays": list(relays)})
 
     async def fetch(self, marks: Sequence[tuple[int, int]], limit: int) -> Fetched[OutboxMessage]:
         """What is ready in these slots above these marks; pairs of slot and mark."""

@@ -24,10 +24,14 @@ class Fetched(Generic[Message]):
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """Which slots an incarnation holds, and how many would be its fair share."""
+    """Which slots an incarnation holds, and how many would be its fair share.
+
+    `unfenced` are the incarnations that ended, by whose publishers something may still come.
+    """
 
     slots: frozenset[int]
     share: int
+    unfenced: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +109,11 @@ class OrderedBox(Protocol[Message]):
     async def release(self, relay: str, slots: Collection[int]) -> None:
         """Give slots back, of which nothing is in flight."""
 
-    async def retire(self, relay: str) -> None:
-        """End an incarnation; its slots are free at once."""
+    async def retire(self, relay: str, *, clean: bool) -> None:
+        """End an incarnation; its slots are free at once. `clean`: it sends nothing any more."""
+
+    async def fenced(self, relays: Collection[str]) -> None:
+        """Of these ended incarnations nothing can come any more."""
 
     async def fetch(self, marks: Sequence[tuple[int, int]], limit: int) -> Fetched[Message]:
         """What is ready in these slots above these marks; pairs of slot and mark."""

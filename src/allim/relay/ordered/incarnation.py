@@ -18,6 +18,7 @@ from allim.relay.ordered.marks import SlotMarks
 from allim.relay.ordered.message import Line, Message
 from allim.relay.ordered.observer import OrderedObserver
 from allim.relay.ordered.pauses import Pauses
+from allim.relay.ordered.succession import Succession
 from allim.relay.ordered.turns import Turn, TurnEnd, TurnTaker, Ways
 
 log = logging.getLogger("allim.relay.ordered")
@@ -61,8 +62,9 @@ class Incarnation(Generic[Message]):
             on_lost=self._wake_from_thread,
         )
         self._pauses = Pauses(ways.publishers, limits, observer, clock)
+        self._succession = Succession(box, ways.publishers)
         self._taker = TurnTaker(
-            name, box, ways, self._lease, self._pauses,
+            name, box, ways, self._lease, self._succession, self._pauses,
             limits=limits, observer=observer, clock=clock,
         )  # fmt: skip
         self._marks = SlotMarks(rescan_every=limits.rescan_every, clock=clock)
@@ -83,6 +85,7 @@ class Incarnation(Generic[Message]):
     async def run(self) -> None:
         """Live until `stop`, or until the lease is lost. Raises DatabaseUnavailable at birth."""
         await self._box.register(self.name, self._limits.lease)
+        self._ways.begin(self.name)
         self._lease.start()
         try:
             await self._read_until_over()
@@ -122,13 +125,15 @@ class Incarnation(Generic[Message]):
             self._observer.lease_lost(self.name)
         elif self._turns:
             await asyncio.wait(list(self._turns), timeout=self._limits.grace)
+        clean = not lost and not self._turns
         if self._turns:
             await self._ways.purge()
             await asyncio.wait(list(self._turns), timeout=PURGE_SECONDS)
             await cancel_and_wait(*self._turns)
+        await self._succession.end()
         await asyncio.to_thread(self._lease.stop)
         try:
-            await self._box.retire(self.name)
+            await self._box.retire(self.name, clean=clean)
         except DatabaseUnavailable as error:
             log.warning("the lease of %s runs out by itself: %s", self.name, error)
 
@@ -140,6 +145,8 @@ class Incarnation(Generic[Message]):
         if holdings is None:
             self._lease.lose()
             return
+        # Before anything of what was theirs is read.
+        self._succession.learn(holdings.unfenced)
         taken = holdings.slots - self._held
         if taken:
             # Before anything of them is read: what must wait is known by then.
