@@ -200,7 +200,7 @@ def test_late_commits_are_neither_overtaken_nor_lost() -> None:
     run_state_machine_as_test(
         Producers,
         settings=settings(
-            max_examples=400,
+            max_examples=150,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
