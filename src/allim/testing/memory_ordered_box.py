@@ -194,12 +194,18 @@ class MemoryOrderedBox:
         lines = {e.message.line for e in self.committed() if e.parked and e.message.slot in slots}
         return {line for line in lines if line is not None}
 
-    async def due(self, slots: Collection[int], limit: int) -> Sequence[OutboxMessage]:
+    async def due(
+        self, slots: Collection[int], limit: int, *, without: Collection[str] = ()
+    ) -> Sequence[OutboxMessage]:
         """Parked messages that are due, each line in order from its head.
 
         A head that has failed before comes alone.
         """
-        parked = [e for e in self.committed() if e.parked and e.message.slot in slots]
+        parked = [
+            event
+            for event in self.committed()
+            if event.parked and event.message.slot in slots and event.message.topic not in without
+        ]
         found: list[OutboxMessage] = []
         looked_at: set[Line] = set()
         for first in sorted((e for e in parked if self._is_due(e)), key=lambda e: e.due or 0.0):

@@ -205,12 +205,13 @@ async def relaying(
     dead_blocks: bool = False,
     dead_letters: DeadLetters[OutboxMessage] | None = None,
     signal: WakeSignal | None = None,
+    box: OutboxBox | None = None,
     **limits: Any,
 ) -> AsyncIterator[OrderedRelay[OutboxMessage]]:
     """A relay; topics go to the world that has the topic's name, else to the first."""
     names = {world.name: world for world in worlds}
     relay = OrderedRelay(
-        OutboxBox(database, dead_blocks=dead_blocks),
+        box or OutboxBox(database, dead_blocks=dead_blocks),
         Ways(names, lambda t: t if t in names else worlds[0].name, dead_letters),
         wake=signal or WakeSignal(),
         limits=replace(LIMITS, **limits),

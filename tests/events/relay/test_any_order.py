@@ -254,7 +254,7 @@ class Events(RuleBasedStateMachine):
             return
 
         async def step() -> None:
-            for slot, seq in relay.life._pauses.to_read_again(()):
+            for slot, seq in relay.life._pauses.to_read_again():
                 relay.life._marks.lower(slot, seq - 1)
             await (relay.life._drain(()) if drains else relay.life._fetch(()))
             await relay.quiet()

@@ -29,6 +29,7 @@ from allim.relay.ordered.observer import OrderedSilence
 from allim.relay.ordered.publisher import DELIVERED, MaySend
 from allim.relay.ordered.turns import Ways
 from allim.relay.outcomes import Outcome
+from allim.testing.clock import HandClock
 from allim.testing.memory_ordered_box import MemoryOrderedBox, MemoryTransaction
 
 SLOT = slot_of("a")
@@ -44,7 +45,7 @@ class PatientWorld:
 
     def __init__(self) -> None:
         self.came: dict[str | None, list[str]] = defaultdict(list)
-        self.waiting: list[asyncio.Future[None]] = []
+        self.waiting: list[asyncio.Future[bool]] = []
 
     def begin(self, relay: str) -> None:
         """It has no names."""
@@ -53,9 +54,10 @@ class PatientWorld:
         """It has no fence."""
 
     async def publish(self, batch: Sequence[OutboxMessage], may_send: MaySend) -> Sequence[Outcome]:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.waiting.append(future)
-        await future
+        if not await future:
+            return [Outcome.fault("down")] * len(batch)
         for message in batch:
             self.came[message.key].append(message.payload.decode())
         return [DELIVERED] * len(batch)
@@ -77,7 +79,8 @@ class Producers(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.box = MemoryOrderedBox()
+        self.clock = HandClock()
+        self.box = MemoryOrderedBox(clock=self.clock)
         self.world = PatientWorld()
         self.number = 0
         self.open: list[tuple[MemoryTransaction, dict[str, list[str]]]] = []
@@ -93,7 +96,7 @@ class Producers(RuleBasedStateMachine):
             woken=asyncio.Event(),
             listening=lambda: True,
             observer=OrderedSilence(),
-            clock=asyncio.get_running_loop().time,
+            clock=self.clock,
         )
         await self.box.register("relay", LIMITS.lease)
         await life._balance()
@@ -149,16 +152,21 @@ class Producers(RuleBasedStateMachine):
             self.loop.run_until_complete(self._read())
 
     @precondition(lambda self: self.world.waiting)
-    @rule(which=st.integers(0, 3))
-    def send(self, which: int) -> None:
-        self.loop.run_until_complete(self._send(which))
+    @rule(which=st.integers(0, 3), works=st.sampled_from([True, True, True, False]))
+    def send(self, which: int, works: bool) -> None:
+        self.loop.run_until_complete(self._send(which, works))
+
+    @rule()
+    def rest(self) -> None:
+        self.clock.turn(LIMITS.pause_max)
 
     async def _read(self) -> None:
-        await self.life._fetch(())
+        self.life._read_at = self.clock()
+        await self.life._read()
         await self._quiet()
 
-    async def _send(self, which: int) -> None:
-        self.world.waiting.pop(which % len(self.world.waiting)).set_result(None)
+    async def _send(self, which: int, works: bool) -> None:
+        self.world.waiting.pop(which % len(self.world.waiting)).set_result(works)
         await asyncio.sleep(0)
         await self._quiet()
 
@@ -184,9 +192,10 @@ class Producers(RuleBasedStateMachine):
             idle = 0
             while idle < 3:
                 before = sum(map(len, self.world.came.values()))
+                self.rest()
                 self.read()
                 while self.world.waiting:
-                    self.send(0)
+                    self.send(0, True)
                 idle = idle + 1 if sum(map(len, self.world.came.values())) == before else 0
             self.every_key_leaves_in_order_and_once()
             assert dict(self.world.came) == {k: v for k, v in self.committed.items() if v}

@@ -93,13 +93,15 @@ class OutboxBox:
         rows = await self._database.run_pinned(STATEMENTS["blocked"], {"slots": list(slots)})
         return {Line(*row) for row in rows}
 
-    async def due(self, slots: Collection[int], limit: int) -> Sequence[OutboxMessage]:
+    async def due(
+        self, slots: Collection[int], limit: int, *, without: Collection[str] = ()
+    ) -> Sequence[OutboxMessage]:
         """Parked messages that are due, each line in order from its head.
 
         A head that has failed before comes alone: what follows it is not to be bothered yet.
         """
         rows = await self._database.run_pinned(
-            STATEMENTS["due"], {"slots": list(slots), "limit": limit}
+            STATEMENTS["due"], {"slots": list(slots), "limit": limit, "without": list(without)}
         )
         found: list[OutboxMessage] = []
         ended: set[Line] = set()

@@ -119,6 +119,7 @@ WITH due AS MATERIALIZED (
                   WHERE message.slot = asked.slot AND message.parked
                     AND (message.next_retry_at IS NOT NULL OR message.status = 'DEAD')
                     AND message.next_retry_at <= now()
+                    AND message.topic <> ALL (%(without)s::text[])
                   ORDER BY message.next_retry_at LIMIT %(limit)s::int) AS found
              LIMIT %(limit)s::int) AS candidate)
 SELECT line.slot, line.seq, line.id, line.topic, line.message_key, line.payload, line.headers,

@@ -121,8 +121,10 @@ class OrderedBox(Protocol[Message]):
     async def blocked(self, slots: Collection[int]) -> set[Line]:
         """The lines of these slots that have parked messages."""
 
-    async def due(self, slots: Collection[int], limit: int) -> Sequence[Message]:
-        """Parked messages that are due, each line in order from its head."""
+    async def due(
+        self, slots: Collection[int], limit: int, *, without: Collection[str] = ()
+    ) -> Sequence[Message]:
+        """Parked messages that are due, each line in order from its head; without these topics."""
 
     async def settle(self, relay: str, settlement: Settlement[Message]) -> Landed | None:
         """Write what became of a turn; None where the lease is lost and nothing was written.

@@ -172,6 +172,7 @@ class Incarnation(Generic[Message]):
         self._held -= set(slots)
         self._leaving -= set(slots)
         self._blocked = {line for line in self._blocked if line.slot not in slots}
+        self._pauses.forget(slots)
         await self._box.release(self.name, slots)
 
     def _idle(self) -> list[int]:
@@ -185,10 +186,12 @@ class Incarnation(Generic[Message]):
 
     async def _read(self) -> bool:
         """Begin turns with what is ready; whether to come again at once."""
-        closed = self._pauses.closed()
-        for slot, seq in self._pauses.to_read_again(closed):
+        for slot, seq in self._pauses.to_read_again():
             self._marks.lower(slot, seq - 1)
             self._read_at = self._clock()
+        if len(self._turns) < self._limits.turns:
+            await self._try_again()
+        closed = self._pauses.closed()
         if len(self._turns) >= self._limits.turns or self._pauses.all_closed():
             return False
         if self._clock() >= self._due_at:
@@ -203,7 +206,7 @@ class Incarnation(Generic[Message]):
         self._read_at = self._clock() + self._poll()
         # A wake may have meant a slot that is busy: it is looked at when that is free.
         self._passed_by = bool(self._busy)
-        asked, limit = self._marks.ask(idle), self._batch
+        asked, limit = self._marks.ask(idle, self._pauses.slots()), self._batch
         fetched = await self._box.fetch(asked, limit)
         reached = {message.slot: message.seq for message in fetched.messages}
         cut_in = fetched.messages[-1].slot if len(fetched.messages) >= limit else None
@@ -216,13 +219,42 @@ class Incarnation(Generic[Message]):
             closed,
         )
         if messages:
-            waiting: list[Message] = []
-            if self._blocked:
-                waiting = [message for message in messages if message.line in self._blocked]
-                messages = [message for message in messages if message.line not in self._blocked]
-            slots = frozenset(reached.keys() - early)
-            self._begin(Turn(slots, messages, waiting))
+            self._begin(self._turn_of(frozenset(reached.keys() - early), messages))
         return bool(early) or cut_in is not None
+
+    async def _try_again(self) -> None:
+        """Give publishers that have rested some of what was passed over for them."""
+        while len(self._turns) < self._limits.turns:
+            found = self._pauses.to_try(self._idle())
+            if found is None:
+                return
+            await self._try(*found)
+
+    async def _try(self, name: str, slot: int, seq: int) -> None:
+        read_to, limit = self._marks.mark(slot), self._batch
+        fetched = await self._box.fetch([(slot, seq - 1)], limit)
+        last = max((message.seq for message in fetched.messages), default=0)
+        cut_in = slot if len(fetched.messages) >= limit else None
+        reached = {slot: last} if fetched.messages else {}
+        if self._marks.advance([(slot, seq - 1)], reached, cut_in, fetched.snapshot):
+            return
+        # What is above was met when it was passed over.
+        self._marks.lift(slot, read_to)
+        messages = self._open_ones(fetched.messages, self._pauses.closed() - {name})
+        if any(self._ways.route(message.topic) == name for message in messages):
+            self._pauses.tries(name)
+        else:
+            self._pauses.read_on(name, slot, last if cut_in is not None else None)
+        if messages:
+            self._begin(self._turn_of(frozenset({slot}), messages), tries=name)
+
+    def _turn_of(self, slots: frozenset[int], messages: Sequence[Message]) -> Turn[Message]:
+        """A turn in which those wait whose line does."""
+        waiting: list[Message] = []
+        if self._blocked:
+            waiting = [message for message in messages if message.line in self._blocked]
+            messages = [message for message in messages if message.line not in self._blocked]
+        return Turn(slots, messages, waiting)
 
     async def _drain(self, closed: Collection[str]) -> None:
         """Begin a turn with parked messages that are due."""
@@ -237,7 +269,7 @@ class Incarnation(Generic[Message]):
             return
         limit = self._batch
         asked = idle - resting
-        parked = await self._box.due(asked, limit)
+        parked = await self._box.due(asked, limit, without=self._pauses.topics())
         is_cut = len(parked) >= limit
         self._fit_batch(parked, cut=is_cut)
         # Slots that are busy now were not asked: what is known of them stays.
@@ -263,8 +295,8 @@ class Incarnation(Generic[Message]):
             name = self._ways.route(message.topic)
             if name not in closed:
                 kept.append(message)
-            elif pass_over:
-                self._pauses.pass_over(name, message)
+            else:
+                self._pauses.meet(name, message, passes_over=pass_over)
         return kept
 
     def _fit_batch(self, messages: Sequence[Message], *, cut: bool) -> None:
@@ -279,13 +311,13 @@ class Incarnation(Generic[Message]):
 
     # Turns
 
-    def _begin(self, turn: Turn[Message]) -> None:
+    def _begin(self, turn: Turn[Message], *, tries: str | None = None) -> None:
         self._busy |= turn.slots
-        task = asyncio.create_task(self._take(turn))
+        task = asyncio.create_task(self._take(turn, tries))
         self._turns.add(task)
         task.add_done_callback(self._turns.discard)
 
-    async def _take(self, turn: Turn[Message]) -> None:
+    async def _take(self, turn: Turn[Message], tries: str | None) -> None:
         try:
             self._ended(turn, await self._taker.take(turn))
         except Exception:
@@ -296,6 +328,8 @@ class Incarnation(Generic[Message]):
             await asyncio.sleep(self._limits.pause)
         finally:
             self._busy -= turn.slots
+            if tries is not None:
+                self._pauses.tries(tries, is_over=True)
             if self._passed_by:
                 self._read_at = self._clock()
             if self._leaving & turn.slots:
@@ -304,8 +338,12 @@ class Incarnation(Generic[Message]):
 
     def _ended(self, turn: Turn[Message], end: TurnEnd[Message]) -> None:
         if turn.drained is None:
+            closed = self._pauses.closed() if end.unsent else ()
             for message in end.unsent:
-                self._marks.lower(message.slot, message.seq - 1)
+                if (name := self._ways.route(message.topic)) in closed:
+                    self._pauses.meet(name, message)
+                else:
+                    self._marks.lower(message.slot, message.seq - 1)
         if self._maybe_due:
             self._due_at = self._clock()
         if end.landed is None:

@@ -29,12 +29,26 @@ class SlotMarks:
         self._clock = clock
         self._rescan_at = clock() + rescan_every
 
-    def ask(self, slots: Iterable[int]) -> list[tuple[int, int]]:
-        """Slots with the marks to read them from; now and then all of them from the bottom."""
+    def ask(
+        self, slots: Iterable[int], passed_over: Collection[int] = ()
+    ) -> list[tuple[int, int]]:
+        """Slots with the marks to read them from; now and then they are read from the bottom.
+
+        But not those in which something was passed over: that would be read each time.
+        """
         if self._clock() >= self._rescan_at:
             self._rescan_at = self._clock() + self._rescan_every
-            self._marks = [0] * SLOTS
+            for slot in set(range(SLOTS)).difference(passed_over):
+                self._marks[slot] = 0
         return [(slot, self._marks[slot]) for slot in slots]
+
+    def mark(self, slot: int) -> int:
+        """From where a slot is read."""
+        return self._marks[slot]
+
+    def lift(self, slot: int, mark: int) -> None:
+        """All up to here has been met before."""
+        self._marks[slot] = max(self._marks[slot], mark)
 
     def lower(self, slot: int, mark: int) -> None:
         """Read a slot from here again, or from lower."""
