@@ -58,8 +58,10 @@ class MortalBox(OutboxBox):
         super().__init__(database)
         self._death = death
 
-    async def fetch(self, marks: Sequence[tuple[int, int]], limit: int) -> Fetched[OutboxMessage]:
-        fetched = await super().fetch(marks, limit)
+    async def fetch(
+        self, marks: Sequence[tuple[int, int]], limit: int, *, each: int | None = None
+    ) -> Fetched[OutboxMessage]:
+        fetched = await super().fetch(marks, limit, each=each)
         if fetched.messages:
             self._death.at("after fetch")
         return fetched

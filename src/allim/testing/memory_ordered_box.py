@@ -176,15 +176,15 @@ class MemoryOrderedBox:
 
     # Reading
 
-    async def fetch(self, marks: Sequence[tuple[int, int]], limit: int) -> Fetched[OutboxMessage]:
+    async def fetch(
+        self, marks: Sequence[tuple[int, int]], limit: int, *, each: int | None = None
+    ) -> Fetched[OutboxMessage]:
         """What is ready in these slots above these marks; pairs of slot and mark."""
         ready = [e for e in self.committed() if e.status == "PENDING" and not e.parked]
-        found = [
-            replace(event.message)
-            for slot, mark in marks
-            for event in ready
-            if event.message.slot == slot and event.seq > mark
-        ]
+        found: list[OutboxMessage] = []
+        for slot, mark in marks:
+            above = [e for e in ready if e.message.slot == slot and e.seq > mark]
+            found += [replace(event.message) for event in above[: min(each or limit, limit)]]
         return Fetched(
             found[:limit], Snapshot(self._last_transaction + 1, frozenset(self._open))
         )

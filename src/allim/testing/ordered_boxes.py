@@ -139,6 +139,20 @@ class OrderedBoxConformance:
             found = payloads((await harness.box.fetch(asked, 3)).messages)
             assert found == [f"{order[0]}1", f"{order[0]}2", f"{order[1]}1"]
 
+    async def test_no_more_of_each_slot_is_read_than_was_asked_for(
+        self, harness: OrderedBoxHarness
+    ) -> None:
+        await harness.put(("a", "a1"), ("a", "a2"), ("a", "a3"), ("b", "b1"), ("b", "b2"))
+        asked = [(slot_of(key), 0) for key in ("a", "b")]
+        for each, limit, expected in [
+            (2, 9, ["a1", "a2", "b1", "b2"]),
+            (1, 9, ["a1", "b1"]),
+            (2, 3, ["a1", "a2", "b1"]),
+            (5, 2, ["a1", "a2"]),
+        ]:
+            fetched = await harness.box.fetch(asked, limit, each=each)
+            assert payloads(fetched.messages) == expected
+
     async def test_what_is_not_committed_is_not_read_and_known_to_be_under_way(
         self, harness: OrderedBoxHarness
     ) -> None:

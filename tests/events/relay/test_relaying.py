@@ -289,8 +289,10 @@ class Counting(OutboxBox):
         super().__init__(database)
         self.read: Counter[str] = Counter()
 
-    async def fetch(self, marks: Sequence[tuple[int, int]], limit: int) -> Fetched[OutboxMessage]:
-        fetched = await super().fetch(marks, limit)
+    async def fetch(
+        self, marks: Sequence[tuple[int, int]], limit: int, *, each: int | None = None
+    ) -> Fetched[OutboxMessage]:
+        fetched = await super().fetch(marks, limit, each=each)
         self.read.update(message.topic for message in fetched.messages)
         return fetched
 
@@ -338,3 +340,24 @@ async def test_lines_that_wait_for_a_broker_that_is_down_keep_no_others_from_the
         await up.takes(5)
         down.down = False
     assert len(up.came) == 5
+
+
+async def test_under_a_backlog_what_was_written_together_leaves_together(
+    database: Database, outbox: Outbox, world: World
+) -> None:
+    await outbox.put(*numbered(200, 20))
+    async with relaying(database, world, batch=100, batch_max=100):
+        await outbox.until_all_are("SENT")
+    first = min(message.seq for message in world.came)
+    half = [message.seq - first for message in world.came[:2000]]
+    assert max(half) < 3500, "slot by slot it would be the whole table"
+
+
+async def test_the_backlog_of_a_few_keys_is_sent_in_full_turns(
+    database: Database, outbox: Outbox, world: World
+) -> None:
+    await outbox.put(*numbered(1, 2000))
+    async with relaying(database, world, batch=100, batch_max=100):
+        await outbox.until_all_are("SENT")
+    assert len(world.calls) < 60
+    assert in_order(world)

@@ -74,7 +74,9 @@ class OutboxBox:
         async with self._database.transaction() as tx:
             await tx.execute(STATEMENTS["fenced"], {"relays": list(relays)})
 
-    async def fetch(self, marks: Sequence[tuple[int, int]], limit: int) -> Fetched[OutboxMessage]:
+    async def fetch(
+        self, marks: Sequence[tuple[int, int]], limit: int, *, each: int | None = None
+    ) -> Fetched[OutboxMessage]:
         """What is ready in these slots above these marks; pairs of slot and mark."""
         rows = await self._database.run_pinned(
             STATEMENTS["fetch"],
@@ -82,6 +84,7 @@ class OutboxBox:
                 "slots": [slot for slot, _ in marks],
                 "marks": [mark for _, mark in marks],
                 "limit": limit,
+                "each": min(each or limit, limit),
             },
         )
         at = next(place for place, row in enumerate(rows) if row[0] < 0)

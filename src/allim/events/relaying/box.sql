@@ -88,7 +88,7 @@ UNION ALL
         FROM outbox_messages AS message
        WHERE message.slot = asked.slot AND message.seq > asked.mark
          AND message.status = 'PENDING' AND NOT message.parked
-       ORDER BY message.seq LIMIT %(limit)s::int) AS ready
+       ORDER BY message.seq LIMIT %(each)s::int) AS ready
   LIMIT %(limit)s::int)
 
 -- name: blocked

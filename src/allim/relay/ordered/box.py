@@ -14,8 +14,8 @@ from allim.relay.ordered.message import Line, Message
 class Fetched(Generic[Message]):
     """Messages that are ready, slot by slot in the order asked for, each slot in `seq` order.
 
-    Of each slot all that is ready above its mark, except of the last one where the limit cut,
-    and those after it, which were not looked at.
+    Of each slot as many as were asked for of each, or all that is ready above its mark. Where the
+    whole limit cut, the last slot is not whole, and those after it were not looked at.
     """
 
     messages: Sequence[Message]
@@ -115,8 +115,13 @@ class OrderedBox(Protocol[Message]):
     async def fenced(self, relays: Collection[str]) -> None:
         """Of these ended incarnations nothing can come any more."""
 
-    async def fetch(self, marks: Sequence[tuple[int, int]], limit: int) -> Fetched[Message]:
-        """What is ready in these slots above these marks; pairs of slot and mark."""
+    async def fetch(
+        self, marks: Sequence[tuple[int, int]], limit: int, *, each: int | None = None
+    ) -> Fetched[Message]:
+        """What is ready in these slots above these marks; pairs of slot and mark.
+
+        `limit` in all, and no more than `each` of a slot.
+        """
 
     async def blocked(self, slots: Collection[int]) -> set[Line]:
         """The lines of these slots that have parked messages."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Generic
 
@@ -76,6 +77,7 @@ class Incarnation(Generic[Message]):
         self._stopping = False
         self._batch = limits.batch
         self._first_slot = 0
+        self._spread = 0
         self._drained_last: set[int] = set()
         self._passed_by = False
         self._maybe_due: set[int] = set()
@@ -206,21 +208,33 @@ class Incarnation(Generic[Message]):
         self._read_at = self._clock() + self._poll()
         # A wake may have meant a slot that is busy: it is looked at when that is free.
         self._passed_by = bool(self._busy)
-        asked, limit = self._marks.ask(idle, self._pauses.slots()), self._batch
-        fetched = await self._box.fetch(asked, limit)
+        limit = each = self._batch
+        if self._spread:
+            # Under a backlog every turn takes a little of each of its slots: what was written
+            # together stands together, and is read and updated together. No turn has all slots,
+            # so that several can be under way.
+            idle = idle[: -(-len(self._held) // self._limits.turns)]
+            each = min(-(-limit // len(idle)) * self._spread, limit)
+        asked = self._marks.ask(idle, self._pauses.slots())
+        fetched = await self._box.fetch(asked, limit, each=each)
         reached = {message.slot: message.seq for message in fetched.messages}
-        cut_in = fetched.messages[-1].slot if len(fetched.messages) >= limit else None
-        early = self._marks.advance(asked, reached, cut_in, fetched.snapshot)
-        self._fit_batch(fetched.messages, cut=cut_in is not None)
-        if cut_in is not None:
-            self._first_slot = (cut_in + 1) % SLOTS
+        counts = Counter(message.slot for message in fetched.messages)
+        end = fetched.messages[-1].slot if len(fetched.messages) >= limit else None
+        cut = {slot for slot, count in counts.items() if count >= each or slot == end}
+        early = self._marks.advance(asked, reached, cut, end, fetched.snapshot)
+        self._fit_batch(fetched.messages, cut=bool(cut))
+        spread_before, self._spread = self._spread, self._fit_spread(
+            cut=bool(cut), full=end is not None, scarce=len(fetched.messages) < limit / 2
+        )
+        if cut or spread_before:
+            self._first_slot = ((end if end is not None else idle[-1]) + 1) % SLOTS
         messages = self._open_ones(
             [m for m in fetched.messages if m.slot not in early] if early else fetched.messages,
             closed,
         )
         if messages:
             self._begin(self._turn_of(frozenset(reached.keys() - early), messages))
-        return bool(early) or cut_in is not None
+        return bool(early or cut or spread_before)
 
     async def _try_again(self) -> None:
         """Give publishers that have rested some of what was passed over for them."""
@@ -236,7 +250,8 @@ class Incarnation(Generic[Message]):
         last = max((message.seq for message in fetched.messages), default=0)
         cut_in = slot if len(fetched.messages) >= limit else None
         reached = {slot: last} if fetched.messages else {}
-        if self._marks.advance([(slot, seq - 1)], reached, cut_in, fetched.snapshot):
+        cut = () if cut_in is None else (slot,)
+        if self._marks.advance([(slot, seq - 1)], reached, cut, cut_in, fetched.snapshot):
             return
         # What is above was met when it was passed over.
         self._marks.lift(slot, read_to)
@@ -298,6 +313,14 @@ class Incarnation(Generic[Message]):
             else:
                 self._pauses.meet(name, message, passes_over=pass_over)
         return kept
+
+    def _fit_spread(self, *, cut: bool, full: bool, scarce: bool) -> int:
+        """How many times its even share a slot may fill of a turn; 0 where there is no backlog."""
+        if not cut:
+            return 0
+        if self._spread and scarce:
+            return min(self._spread * 2, SLOTS)  # the backlog is that of a few slots
+        return max(self._spread // 2, 1) if full else max(self._spread, 1)
 
     def _fit_batch(self, messages: Sequence[Message], *, cut: bool) -> None:
         """More at a time while there is a backlog, fewer where they are large."""

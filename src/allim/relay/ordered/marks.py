@@ -58,7 +58,8 @@ class SlotMarks:
         self,
         asked: Sequence[tuple[int, int]],
         reached: Mapping[int, int],
-        cut_in: int | None,
+        cut: Collection[int],
+        end: int | None,
         snapshot: Snapshot,
     ) -> Collection[int]:
         """Take in a fetch; the slots where lower numbers may have come than were asked for.
@@ -66,8 +67,8 @@ class SlotMarks:
         What was met in those must not leave yet: a transaction that has ended since may have
         written what comes before it. They are to be read again.
 
-        `reached` is the last number met in each slot that had any; `cut_in` the slot where
-        the limit cut, if it did.
+        `reached` is the last number met in each slot that had any. Those in `cut` were not read to
+        their end; after `end` the others were not looked at.
         """
         for xid in snapshot.in_progress - self._remembered.keys():
             self._remembered[xid] = self._highest
@@ -78,8 +79,8 @@ class SlotMarks:
             last = reached.get(slot, 0)
             highest[slot] = max(highest[slot], last)
             # A slot that was read to its end holds nothing that is ready below what was met.
-            self._marks[slot] = last if slot == cut_in else highest[slot]
-            if slot == cut_in:
+            self._marks[slot] = last if slot in cut else highest[slot]
+            if slot == end:
                 break
         self._highest = highest
         early: set[int] = set()
