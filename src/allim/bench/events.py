@@ -34,7 +34,8 @@ FILL = """
 INSERT INTO outbox_messages (id, topic, message_key, slot, payload, headers, status)
 SELECT (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0')
         || '7' || lpad(to_hex(number & 4095), 3, '0')
-        || '8' || substr(md5(random()::text), 1, 15))::uuid, 'bench', key, outbox_slot(key), convert_to(repeat('x', 300), 'UTF8'),
+        || '8' || substr(md5(random()::text), 1, 15))::uuid,
+       'bench', key, outbox_slot(key), convert_to(repeat('x', 300), 'UTF8'),
        '{"eventType": "OrderPlaced", "aggregateType": "order", "aggregateId": "A-1024"}', %s
   FROM (SELECT 'key-' || (number %% 5000) AS key, number
           FROM generate_series(1, %s) AS number) AS k"""

@@ -185,9 +185,7 @@ class MemoryOrderedBox:
         for slot, mark in marks:
             above = [e for e in ready if e.message.slot == slot and e.seq > mark]
             found += [replace(event.message) for event in above[: min(each or limit, limit)]]
-        return Fetched(
-            found[:limit], Snapshot(self._last_transaction + 1, frozenset(self._open))
-        )
+        return Fetched(found[:limit], Snapshot(self._last_transaction + 1, frozenset(self._open)))
 
     async def blocked(self, slots: Collection[int]) -> set[Line]:
         """The lines of these slots that have parked messages."""

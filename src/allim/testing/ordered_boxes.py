@@ -333,7 +333,7 @@ class OrderedBoxConformance:
         await harness.box.register("two", LEASE)
         two = await harness.box.balance("two")
         assert two is not None
-        assert (two.slots, two.unfenced) == (frozenset(ALL), {"one"})
+        assert (two.slots, two.unfenced) == (frozenset(ALL), frozenset({"one"}))
         await harness.box.fenced(["one"])
         two = await harness.box.balance("two")
         assert two is not None

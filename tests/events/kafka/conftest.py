@@ -55,9 +55,7 @@ class Brokers:
     def _consume(self, topic: str, events: int) -> Sequence[Message]:
         # The first is librdkafka's own default, said out loud: what was aborted is not there.
         options = {"isolation.level": "read_committed", "enable.partition.eof": True}
-        consumer = Consumer(
-            {"bootstrap.servers": self.servers, "group.id": uuid4().hex, **options}
-        )
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": uuid4().hex, **options})
         found: list[Message] = []
         unread: set[int] = set()
         deadline = time.monotonic() + PATIENCE_SECONDS

@@ -145,6 +145,12 @@ class Relay:
         )
         self.killed = False
 
+    async def balance(self) -> None:
+        """Take what there is to take, and have the dead fenced."""
+        await self.life._balance()
+        if (task := self.life._succession._task) is not None:
+            await task
+
     async def quiet(self) -> None:
         """Until every turn has ended or waits at a gate."""
         while len(self.life._turns) > len(self.box.gate.waiting) + len(self.world.gate.waiting):
@@ -234,7 +240,7 @@ class Events(RuleBasedStateMachine):
         async def begin() -> Relay:
             relay = Relay(self.number, self.database, self.log, self.dead_blocks)
             await relay.box.register(relay.life.name, LIMITS.lease)
-            await relay.life._balance()
+            await relay.balance()
             return relay
 
         self.relays.append(self.run(begin()))
@@ -244,7 +250,7 @@ class Events(RuleBasedStateMachine):
     def balance(self, which: int) -> None:
         relay = self._relay(which)
         if not relay.killed:
-            self.run(relay.life._balance())
+            self.run(relay.balance())
 
     @precondition(lambda self: self.relays)
     @rule(which=st.integers(0, 3), drains=st.booleans())

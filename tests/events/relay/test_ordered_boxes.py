@@ -120,5 +120,5 @@ class MemoryHarness(OrderedBoxHarness):
 
 class TestMemory(OrderedBoxConformance):
     @pytest.fixture
-    async def harness(self) -> AsyncIterator[MemoryHarness]:
-        yield MemoryHarness()
+    async def harness(self) -> MemoryHarness:
+        return MemoryHarness()

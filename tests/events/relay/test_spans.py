@@ -60,7 +60,10 @@ def test_each_event_has_a_span_in_the_trace_of_whoever_published_it() -> None:
     tracer = Tracer()
     settlement = Settlement(
         sent=[message(1), message(2, None), message(3, "nonsense")],
-        retried=[Failure(message(4), "broken", "", 1.0), Failure(message(5), "key", "", 1.0, False)],
+        retried=[
+            Failure(message(4), "broken", "", 1.0),
+            Failure(message(5), "key", "", 1.0, False),
+        ],
         buried=[Failure(message(6), "too_large", "")],
     )
     EventSpans(cast(trace.Tracer, tracer)).write(settlement, 0.25)

@@ -17,9 +17,7 @@ async def leave_without_a_word(database: Database, name: str = "dead") -> None:
     """A relay that holds every slot, and whose lease has run out."""
     box = OutboxBox(database)
     await box.register(name, -1.0)
-    await database.fetch(
-        "UPDATE relay_slot SET relay_id = %(name)s RETURNING 1", {"name": name}
-    )
+    await database.fetch("UPDATE relay_slot SET relay_id = %(name)s RETURNING 1", {"name": name})
 
 
 async def unfenced(database: Database) -> list[str]:

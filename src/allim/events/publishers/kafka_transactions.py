@@ -25,6 +25,7 @@ from allim.relay.outcomes import Outcome
 
 log = logging.getLogger("allim.events.kafka")
 
+
 def kafka_publisher(options: KafkaOptions) -> KafkaPublisher:
     """The publisher that the settings ask for. Raises ConfigurationError."""
     if options.settings.kafka_transactional:

@@ -20,6 +20,7 @@ from allim.relay.ordered.message import Line, Message
 from allim.relay.ordered.observer import OrderedObserver
 from allim.relay.ordered.pauses import Pauses
 from allim.relay.ordered.succession import Succession
+from allim.relay.ordered.turn_size import TurnSize
 from allim.relay.ordered.turns import Turn, TurnEnd, TurnTaker, Ways
 
 log = logging.getLogger("allim.relay.ordered")
@@ -75,9 +76,8 @@ class Incarnation(Generic[Message]):
         self._blocked: set[Line] = set()
         self._turns: set[asyncio.Task[None]] = set()
         self._stopping = False
-        self._batch = limits.batch
+        self._size = TurnSize(limits)
         self._first_slot = 0
-        self._spread = 0
         self._drained_last: set[int] = set()
         self._passed_by = False
         self._maybe_due: set[int] = set()
@@ -208,13 +208,9 @@ class Incarnation(Generic[Message]):
         self._read_at = self._clock() + self._poll()
         # A wake may have meant a slot that is busy: it is looked at when that is free.
         self._passed_by = bool(self._busy)
-        limit = each = self._batch
-        if self._spread:
-            # Under a backlog every turn takes a little of each of its slots: what was written
-            # together stands together, and is read and updated together. No turn has all slots,
-            # so that several can be under way.
-            idle = idle[: -(-len(self._held) // self._limits.turns)]
-            each = min(-(-limit // len(idle)) * self._spread, limit)
+        was_spread, limit = self._size.is_spread, self._size.batch
+        idle = self._size.slots(idle, len(self._held))
+        each = self._size.each(len(idle))
         asked = self._marks.ask(idle, self._pauses.slots())
         fetched = await self._box.fetch(asked, limit, each=each)
         reached = {message.slot: message.seq for message in fetched.messages}
@@ -222,11 +218,10 @@ class Incarnation(Generic[Message]):
         end = fetched.messages[-1].slot if len(fetched.messages) >= limit else None
         cut = {slot for slot, count in counts.items() if count >= each or slot == end}
         early = self._marks.advance(asked, reached, cut, end, fetched.snapshot)
-        self._fit_batch(fetched.messages, cut=bool(cut))
-        spread_before, self._spread = self._spread, self._fit_spread(
-            cut=bool(cut), full=end is not None, scarce=len(fetched.messages) < limit / 2
-        )
-        if cut or spread_before:
+        self._size.fit(fetched.messages, cut=bool(cut))
+        is_scarce = len(fetched.messages) < limit / 2
+        self._size.fit_spread(cut=bool(cut), full=end is not None, scarce=is_scarce)
+        if cut or was_spread:
             self._first_slot = ((end if end is not None else idle[-1]) + 1) % SLOTS
         messages = self._open_ones(
             [m for m in fetched.messages if m.slot not in early] if early else fetched.messages,
@@ -234,7 +229,7 @@ class Incarnation(Generic[Message]):
         )
         if messages:
             self._begin(self._turn_of(frozenset(reached.keys() - early), messages))
-        return bool(early or cut or spread_before)
+        return bool(early or cut or was_spread)
 
     async def _try_again(self) -> None:
         """Give publishers that have rested some of what was passed over for them."""
@@ -245,7 +240,7 @@ class Incarnation(Generic[Message]):
             await self._try(*found)
 
     async def _try(self, name: str, slot: int, seq: int) -> None:
-        read_to, limit = self._marks.mark(slot), self._batch
+        read_to, limit = self._marks.mark(slot), self._size.batch
         fetched = await self._box.fetch([(slot, seq - 1)], limit)
         last = max((message.seq for message in fetched.messages), default=0)
         cut_in = slot if len(fetched.messages) >= limit else None
@@ -282,11 +277,11 @@ class Incarnation(Generic[Message]):
             self._read_at = self._clock()
         if not idle - resting:
             return
-        limit = self._batch
+        limit = self._size.batch
         asked = idle - resting
         parked = await self._box.due(asked, limit, without=self._pauses.topics())
         is_cut = len(parked) >= limit
-        self._fit_batch(parked, cut=is_cut)
+        self._size.fit(parked, cut=is_cut)
         # Slots that are busy now were not asked: what is known of them stays.
         self._maybe_due = self._maybe_due | asked if is_cut else self._maybe_due - asked
         self._blocked.update(message.line for message in parked if message.line is not None)
@@ -313,24 +308,6 @@ class Incarnation(Generic[Message]):
             else:
                 self._pauses.meet(name, message, passes_over=pass_over)
         return kept
-
-    def _fit_spread(self, *, cut: bool, full: bool, scarce: bool) -> int:
-        """How many times its even share a slot may fill of a turn; 0 where there is no backlog."""
-        if not cut:
-            return 0
-        if self._spread and scarce:
-            return min(self._spread * 2, SLOTS)  # the backlog is that of a few slots
-        return max(self._spread // 2, 1) if full else max(self._spread, 1)
-
-    def _fit_batch(self, messages: Sequence[Message], *, cut: bool) -> None:
-        """More at a time while there is a backlog, fewer where they are large."""
-        if not cut:
-            self._batch = max(self._batch // 2, self._limits.batch)
-        else:
-            self._batch = min(self._batch * 2, self._limits.batch_max)
-        if messages:
-            average = sum(message.size for message in messages) / len(messages)
-            self._batch = max(min(self._batch, int(self._limits.turn_bytes / average)), 1)
 
     # Turns
 

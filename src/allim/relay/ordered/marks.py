@@ -29,9 +29,7 @@ class SlotMarks:
         self._clock = clock
         self._rescan_at = clock() + rescan_every
 
-    def ask(
-        self, slots: Iterable[int], passed_over: Collection[int] = ()
-    ) -> list[tuple[int, int]]:
+    def ask(self, slots: Iterable[int], passed_over: Collection[int] = ()) -> list[tuple[int, int]]:
         """Slots with the marks to read them from; now and then they are read from the bottom.
 
         But not those in which something was passed over: that would be read each time.
