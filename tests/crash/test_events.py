@@ -198,6 +198,10 @@ async def test_a_restart_of_the_database_spends_no_retries_and_reorders_nothing(
     server = await asyncio.to_thread(EmbeddedServer.open, home)
     migrate(server.url)
     relays = [await launch(server.url, sent, pace=0.003) for _ in range(2)]
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        # One that has not begun yet when the database goes would not begin at all.
+        while not all(relay.said for relay in relays):
+            await asyncio.sleep(0.02)
     for round_ in range(3):
         await put(server.url, round_ * 6, 6)
         async with asyncio.timeout(PATIENCE_SECONDS):
