@@ -58,8 +58,10 @@ class MortalBox(OutboxBox):
         super().__init__(database)
         self._death = death
 
-    async def fetch(self, marks: Sequence[tuple[int, int]], limit: int) -> Fetched[OutboxMessage]:
-        fetched = await super().fetch(marks, limit)
+    async def fetch(
+        self, marks: Sequence[tuple[int, int]], limit: int, *, each: int | None = None
+    ) -> Fetched[OutboxMessage]:
+        fetched = await super().fetch(marks, limit, each=each)
         if fetched.messages:
             self._death.at("after fetch")
         return fetched
@@ -81,6 +83,12 @@ class FilePublisher:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._death = death
         self._pace = pace
+
+    def begin(self, relay: str) -> None:
+        """It has no names."""
+
+    async def fence(self, relay: str) -> None:
+        """It has no fence."""
 
     async def publish(self, batch: Sequence[OutboxMessage], may_send: MaySend) -> Sequence[Outcome]:
         outcomes = []

@@ -199,6 +199,7 @@ async def test_a_restart_of_the_database_spends_no_retries_and_reorders_nothing(
     migrate(server.url)
     relays = [await launch(server.url, sent, pace=0.003) for _ in range(2)]
     async with asyncio.timeout(PATIENCE_SECONDS):
+        # One that has not begun yet when the database goes would not begin at all.
         while not all(relay.said for relay in relays):
             await asyncio.sleep(0.02)
     for round_ in range(3):

@@ -70,15 +70,15 @@ def _publisher(
 ) -> Publisher[OutboxMessage]:
     # Each only where it is used: none of them costs who does without.
     if target == "kafka":
-        from allim.events.publishers.kafka import KafkaPublisher
         from allim.events.publishers.kafka_settings import KafkaOptions
+        from allim.events.publishers.kafka_transactions import kafka_publisher
 
         options = KafkaOptions.of(environment)
         if options.settings.kafka_bootstrap_servers is None:
             raise ConfigurationError(
                 "EVENTS_ROUTES names kafka, but KAFKA_BOOTSTRAP_SERVERS is not set"
             )
-        return KafkaPublisher(options)
+        return kafka_publisher(options)
     if target.startswith("sqs:"):
         from allim.events.publishers.sqs import SqsPublisher
 

@@ -246,6 +246,7 @@ def test_an_option_that_librdkafka_has_not_is_refused_at_the_start() -> None:
     ("option", "words"),
     [
         ("MESSAGE_TIMEOUT_MS", "set KAFKA_DELIVERY_TIMEOUT_MS instead"),
+        ("TRANSACTIONAL_ID", "set KAFKA_TRANSACTIONAL instead"),
         ("ENABLE_IDEMPOTENCE", "the order of events hangs on it"),
         ("ENABLE_GAPLESS_GUARANTEE", "the order of events hangs on it"),
     ],
@@ -257,9 +258,12 @@ def test_an_option_that_would_break_the_order_is_refused_at_the_start(
         Brokers("x:1").publisher(**{f"KAFKA_EXTRA_{option}": "1"})
 
 
-def test_what_is_not_there_yet_is_refused_and_not_ignored() -> None:
-    with pytest.raises(ConfigurationError, match="KAFKA_TRANSACTIONAL is not there yet"):
-        Brokers("x:1").publisher(KAFKA_TRANSACTIONAL="true")
+def test_transactions_are_configured_so_that_no_message_times_out_alone() -> None:
+    publisher = Brokers("x:1").publisher(
+        KAFKA_TRANSACTIONAL="true", KAFKA_DELIVERY_TIMEOUT_MS="2000000"
+    )
+    assert publisher._configuration["transaction.timeout.ms"] == 900_000
+    assert "message.timeout.ms" not in publisher._configuration
 
 
 def test_a_broker_that_is_down_does_not_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -68,6 +68,9 @@ class World:
         self.came: list[OutboxMessage] = []
         self.calls: list[list[str]] = []
         self.purged = 0
+        self.names: list[str] = []
+        self.fenced: list[str] = []
+        self.fence_fails = False
         self.hold: asyncio.Event | None = None
         """While this is not set, publishing waits."""
         self.down = False
@@ -77,6 +80,16 @@ class World:
     def refuse(self, payload: str, *answers: Outcome) -> None:
         """Answer so before it is taken."""
         self._answers[payload] = list(answers)
+
+    def begin(self, relay: str) -> None:
+        """Note it."""
+        self.names.append(relay)
+
+    async def fence(self, relay: str) -> None:
+        """Note it, unless that fails now."""
+        if self.fence_fails:
+            raise ConnectionError("nobody answers")
+        self.fenced.append(relay)
 
     async def publish(self, batch: Sequence[OutboxMessage], may_send: MaySend) -> Sequence[Outcome]:
         """Take a batch."""
@@ -192,12 +205,13 @@ async def relaying(
     dead_blocks: bool = False,
     dead_letters: DeadLetters[OutboxMessage] | None = None,
     signal: WakeSignal | None = None,
+    box: OutboxBox | None = None,
     **limits: Any,
 ) -> AsyncIterator[OrderedRelay[OutboxMessage]]:
     """A relay; topics go to the world that has the topic's name, else to the first."""
     names = {world.name: world for world in worlds}
     relay = OrderedRelay(
-        OutboxBox(database, dead_blocks=dead_blocks),
+        box or OutboxBox(database, dead_blocks=dead_blocks),
         Ways(names, lambda t: t if t in names else worlds[0].name, dead_letters),
         wake=signal or WakeSignal(),
         limits=replace(LIMITS, **limits),

@@ -95,6 +95,12 @@ class GatedWorld:
         self.gate = Gate()
         self._log = log
 
+    def begin(self, relay: str) -> None:
+        """It has no names."""
+
+    async def fence(self, relay: str) -> None:
+        """It has no fence."""
+
     async def publish(self, batch: Sequence[OutboxMessage], may_send: MaySend) -> Sequence[Outcome]:
         choices = await self.gate.wait()
         stopped = set()
@@ -138,6 +144,12 @@ class Relay:
             clock=asyncio.get_running_loop().time,
         )
         self.killed = False
+
+    async def balance(self) -> None:
+        """Take what there is to take, and have the dead fenced."""
+        await self.life._balance()
+        if (task := self.life._succession._task) is not None:
+            await task
 
     async def quiet(self) -> None:
         """Until every turn has ended or waits at a gate."""
@@ -228,7 +240,7 @@ class Events(RuleBasedStateMachine):
         async def begin() -> Relay:
             relay = Relay(self.number, self.database, self.log, self.dead_blocks)
             await relay.box.register(relay.life.name, LIMITS.lease)
-            await relay.life._balance()
+            await relay.balance()
             return relay
 
         self.relays.append(self.run(begin()))
@@ -238,7 +250,7 @@ class Events(RuleBasedStateMachine):
     def balance(self, which: int) -> None:
         relay = self._relay(which)
         if not relay.killed:
-            self.run(relay.life._balance())
+            self.run(relay.balance())
 
     @precondition(lambda self: self.relays)
     @rule(which=st.integers(0, 3), drains=st.booleans())
@@ -248,7 +260,7 @@ class Events(RuleBasedStateMachine):
             return
 
         async def step() -> None:
-            for slot, seq in relay.life._pauses.to_read_again(()):
+            for slot, seq in relay.life._pauses.to_read_again():
                 relay.life._marks.lower(slot, seq - 1)
             await (relay.life._drain(()) if drains else relay.life._fetch(()))
             await relay.quiet()
@@ -283,7 +295,7 @@ class Events(RuleBasedStateMachine):
         alive = [relay for relay in self.relays if not relay.killed]
         relay = alive[which % len(alive)]
         relay.killed = True
-        self.run(relay.box.retire(relay.life.name))
+        self.run(relay.box.retire(relay.life.name, clean=False))
         sent = {message.id: name for name, message in self._in_doubt(relay)}
         self.allowed.update(sent.values())
 

@@ -17,9 +17,13 @@ SLOTS = list(range(64))
 @pytest.mark.parametrize(
     ("statement", "parameters", "index"),
     [
-        ("fetch", {"slots": SLOTS, "marks": [0] * 64, "limit": 1000}, "outbox_ready"),
+        (
+            "fetch",
+            {"slots": SLOTS, "marks": [0] * 64, "limit": 1000, "each": 50},
+            "outbox_ready",
+        ),
         ("settle_sent", {"relay": "r", "slots": [1] * 500, "seqs": [*range(500)]}, "outbox_ready"),
-        ("due", {"slots": SLOTS, "limit": 1000}, "outbox_due"),
+        ("due", {"slots": SLOTS, "limit": 1000, "without": ["other"]}, "outbox_due"),
         ("blocked", {"slots": SLOTS}, "outbox_due"),
     ],
 )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 
 from allim.database.pool import Database
 from allim.events.relaying.box import OutboxBox
+from allim.events.relaying.message import OutboxMessage
+from allim.relay.ordered.box import Fetched
 from allim.relay.ordered.relay import LANE
 from allim.relay.wake import WakeSignal
 from tests.events.relay.conftest import REFUSED, RETRY, Outbox, World, put, relaying
@@ -276,3 +280,84 @@ async def test_everything_works_where_a_session_keeps_nothing(
         rows = await outbox.until_all_are("SENT")
     assert sum(row["retry_count"] for row in rows) == 1
     assert all(came == sorted(came) and len(came) == 10 for came in world.by_key().values())
+
+
+class Counting(OutboxBox):
+    """Counts what is read of each topic."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.read: Counter[str] = Counter()
+
+    async def fetch(
+        self, marks: Sequence[tuple[int, int]], limit: int, *, each: int | None = None
+    ) -> Fetched[OutboxMessage]:
+        fetched = await super().fetch(marks, limit, each=each)
+        self.read.update(message.topic for message in fetched.messages)
+        return fetched
+
+
+async def test_the_backlog_of_a_broker_that_is_down_is_not_read_again_and_again(
+    database: Database, outbox: Outbox
+) -> None:
+    up, down = World("up"), World("down")
+    down.down = True
+    await outbox.put(*numbered(100, 20), topic="down")
+    box = Counting(database)
+    # Rescans and new tries all the time.
+    async with relaying(database, up, down, box=box, rescan_every=0.05, batch_max=10):
+        for turn in range(20):
+            await outbox.put((f"k{turn}", f"{turn}"), topic="up")
+            tries = len(down.calls)
+            await up.takes(turn + 1)
+            await down.until(lambda tries=tries: len(down.calls) > tries)  # type: ignore[misc]
+        # All of it once and a batch for each try; not all of it for each.
+        assert box.read["down"] <= 2000 + 30 * len(down.calls) + 1000
+        down.down = False
+        rows = await outbox.until_all_are("SENT")
+    assert len(rows) == len(up.came) + len(down.came) == 2020
+    assert in_order(down)
+    assert {row["retry_count"] for row in rows} == {0}
+
+
+async def test_lines_that_wait_for_a_broker_that_is_down_keep_no_others_from_their_retry(
+    database: Database, outbox: Outbox
+) -> None:
+    up, down = World("up"), World("down")
+    down.down = True
+    await outbox.put(*numbered(100, 1), topic="down")
+    await outbox.put(*numbered(5, 1), topic="up")
+    await all_heads_failed(database)
+    await database.fetch(
+        "UPDATE outbox_messages SET next_retry_at = now() - interval '1 hour'"
+        " WHERE topic = 'down' RETURNING 1"
+    )
+    await database.fetch(
+        "UPDATE outbox_messages SET status = 'FAILED', retry_count = 1, next_retry_at = now()"
+        " WHERE topic = 'up' RETURNING 1"
+    )
+    async with relaying(database, up, down, pause=30.0, pause_max=30.0):
+        await up.takes(5)
+        down.down = False
+    assert len(up.came) == 5
+
+
+async def test_under_a_backlog_what_was_written_together_leaves_together(
+    database: Database, outbox: Outbox, world: World
+) -> None:
+    await outbox.put(*numbered(1000, 4))
+    async with relaying(database, world, batch=100, batch_max=100):
+        await outbox.until_all_are("SENT")
+    first = min(message.seq for message in world.came)
+    half = [message.seq - first for message in world.came[:2000]]
+    assert sum(half) / 2000 < 1500, "1000 in the order of the table, 2000 slot by slot"
+
+
+async def test_the_backlog_of_a_few_keys_is_sent_in_full_turns(
+    database: Database, outbox: Outbox, world: World
+) -> None:
+    await outbox.put(*numbered(1, 2000))
+    async with relaying(database, world, batch=100, batch_max=100):
+        await outbox.until_all_are("SENT")
+    assert len(world.calls) < 60
+    assert in_order(world)

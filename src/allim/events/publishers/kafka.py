@@ -60,14 +60,20 @@ class KafkaPublisher:
         self._known: set[str] = set()
         make_producer(self._configuration)  # says what is wrong with it now, and not hours later
 
+    def begin(self, relay: str) -> None:
+        """An idempotent producer has no name that outlives it."""
+
+    async def fence(self, relay: str) -> None:
+        """Without transactions the broker knows no fence."""
+
     async def publish(self, batch: Sequence[OutboxMessage], may_send: MaySend) -> Sequence[Outcome]:
         """Publish a batch; waits until every message is acknowledged or known not to be."""
-        client = self._usable_client()
         try:
+            client = await self._usable_client()
             unknown = await self._unknown_topics(client, {message.topic for message in batch})
+            outcomes = await self._hand_over(client, batch, unknown, may_send)
         except Unreachable as error:
             return [Outcome.fault("broker_unavailable", str(error))] * len(batch)
-        outcomes = await self._hand_over(client, batch, unknown, may_send)
         suspects = [place for place, outcome in enumerate(outcomes) if outcome is SUSPECT]
         if suspects:
             await self._one_by_one(batch, outcomes, suspects, may_send)
@@ -92,10 +98,10 @@ class KafkaPublisher:
         except Exception as error:
             # The library's boundary: whatever it raises is the finding.
             servers = self._options.settings.kafka_bootstrap_servers
-            return f"no broker of {servers} answers: {_words(error)}"
+            return f"no broker of {servers} answers: {words_of(error)}"
         return None
 
-    def _usable_client(self) -> KafkaClient:
+    async def _usable_client(self) -> KafkaClient:
         if self._client is None or self._client.broken is not None:
             if self._client is not None:
                 self._client.abandon("replaced")
@@ -128,7 +134,7 @@ class KafkaPublisher:
             return await asyncio.to_thread(client.topic_error, topic, seconds)
         except Exception as error:
             # The library's boundary: it raises where no broker answers in time.
-            raise Unreachable(_words(error)) from error
+            raise Unreachable(words_of(error)) from error
 
     async def _hand_over(
         self,
@@ -137,6 +143,7 @@ class KafkaPublisher:
         unknown: dict[str, Outcome],
         may_send: MaySend,
     ) -> list[Outcome]:
+        self._begin(client)
         outcomes: list[Outcome] = [NOT_TRIED] * len(batch)
         stopped: set[Line | None] = set()
         handover = Handover(len(batch))
@@ -160,7 +167,20 @@ class KafkaPublisher:
         handover.handed(handed)
         await self._wait(client, handover)
         self._read(client, batch, handover, outcomes)
+        await self._finish(client, handover, outcomes, may_send)
         return outcomes
+
+    def _begin(self, client: KafkaClient) -> None:
+        """Before anything of a batch is handed over."""
+
+    async def _finish(
+        self,
+        client: KafkaClient,
+        handover: Handover,
+        outcomes: list[Outcome],
+        may_send: MaySend,
+    ) -> None:
+        """Once everything that was handed over is reported."""
 
     async def _produce(
         self, client: KafkaClient, handover: Handover, place: int, message: OutboxMessage
@@ -190,7 +210,7 @@ class KafkaPublisher:
     def _refusal(self, message: OutboxMessage, error: Exception) -> Outcome:
         said: Any = error.args[0] if error.args else None
         if not hasattr(said, "name"):
-            return Outcome.fault("internal_error", _words(error))
+            return Outcome.fault("internal_error", words_of(error))
         if said.name() in UNKNOWN_TOPIC:
             self._known.discard(message.topic)
         if said.name() in TOO_LARGE:
@@ -273,7 +293,11 @@ class KafkaPublisher:
             outcomes[place] = NOT_TRIED
             if message.line in stopped:
                 continue
-            (alone,) = await self._hand_over(self._usable_client(), [message], {}, may_send)
+            try:
+                client = await self._usable_client()
+                (alone,) = await self._hand_over(client, [message], {}, may_send)
+            except Unreachable as error:
+                alone = Outcome.fault("broker_unavailable", str(error))
             if alone is SUSPECT:
                 size = f"{len(message.payload):,} bytes"
                 alone = Outcome.refused("too_large", f"the broker does not take it ({size})")
@@ -300,6 +324,6 @@ def _outcome(error: KafkaError) -> Outcome:
     return Outcome.fault("broker_failed", words)
 
 
-def _words(error: Exception) -> str:
+def words_of(error: Exception) -> str:
     said = error.args[0] if error.args else error
     return said.str() if hasattr(said, "str") else str(said)

@@ -26,6 +26,7 @@ POLL_SECONDS = 0.1
 PURGE_SECONDS = 5.0
 QUIET_SECONDS = 10.0
 GAPLESS = "_GAPLESS_GUARANTEE"
+FENCED = frozenset({"_FENCED", "PRODUCER_FENCED", "INVALID_PRODUCER_EPOCH"})
 CONFIGURATION = "CONFWARN"
 
 
@@ -39,6 +40,12 @@ class Handover:
         self._loop = asyncio.get_running_loop()
         self._expected = count
         self._whole = False
+
+    @property
+    def all_arrived(self) -> bool:
+        """Whether the brokers have all that was handed over."""
+        reports = self.reports
+        return len(reports) >= self._expected and not any(reports.values())
 
     def handed(self, count: int) -> None:
         """All that will be handed over was: so many."""
@@ -69,6 +76,8 @@ class KafkaClient:
         """Why it can't be used any more."""
         self.brokers_failed = False
         """Whether that is the brokers' doing, and not a message's or ours."""
+        self.fenced = False
+        """Whether another has opened its `transactional.id`."""
         self.last_arrival = time.monotonic()
         self._producer: Producer = make_producer({**configuration, "error_cb": _note})
         self._ending = threading.Event()
@@ -93,6 +102,27 @@ class KafkaClient:
             on_delivery=partial(self._on_delivery, handover, place),
             headers=headers,  # type: ignore[arg-type]
         )
+
+    def open(self, seconds: float) -> None:
+        """Open its `transactional.id`: whoever had it is fenced. Blocks; raises KafkaException."""
+        self._producer.init_transactions(seconds)
+
+    def begin(self) -> None:
+        """Begin a transaction. Raises KafkaException."""
+        self._producer.begin_transaction()
+
+    def commit(self, seconds: float) -> None:
+        """Commit it. Blocks; raises KafkaException; may be repeated after one to be retried."""
+        self._producer.commit_transaction(seconds)
+
+    def abort(self, seconds: float) -> None:
+        """Abort it. Blocks; raises KafkaException."""
+        self._producer.abort_transaction(seconds)
+
+    def note(self, error: Exception) -> None:
+        """It can't be used any more, for this."""
+        self.fenced = self.fenced or is_fenced(error)
+        self.abandon(str(error), brokers_failed=True)
 
     def topic_error(self, topic: str, seconds: float) -> KafkaError | None:
         """What the brokers say is wrong with a topic. Blocks; raises KafkaException."""
@@ -131,6 +161,7 @@ class KafkaClient:
             self._producer.poll(POLL_SECONDS)
         except Exception as error:
             # The library's boundary: this is how it tells of errors that are fatal for it.
+            self.fenced = self.fenced or is_fenced(error)
             if self.broken is None:
                 self.brokers_failed = GAPLESS not in str(error)
                 self.broken = str(error)
@@ -155,6 +186,12 @@ class LibraryLog:
             return
         self._told_at[kind] = now
         log.log(min(level, logging.WARNING), message, *arguments)
+
+
+def is_fenced(error: Exception) -> bool:
+    """Whether a producer says that another has opened its `transactional.id`."""
+    said: Any = error.args[0] if error.args else None
+    return hasattr(said, "name") and said.name() in FENCED
 
 
 def _note(error: KafkaError) -> None:

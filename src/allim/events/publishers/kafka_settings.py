@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from allim.base.errors import ConfigurationError
 from allim.base.settings import INVALID, Environment, SettingsGroup
@@ -23,9 +23,13 @@ PROMISED = {
     "message.timeout.ms": "KAFKA_DELIVERY_TIMEOUT_MS",
     "enable.gapless.guarantee": None,
     "enable.idempotence": None,
-    "transactional.id": None,
+    "transactional.id": "KAFKA_TRANSACTIONAL",
+    "transaction.timeout.ms": "KAFKA_DELIVERY_TIMEOUT_MS",
 }
 """Options that the order of events hangs on; the setting that stands for one, where there is."""
+
+LONGEST_TRANSACTION_MS = 900_000
+"""What brokers allow where nobody told them otherwise."""
 
 MESSAGE_MAX_BYTES = 1024 * 1024 + 64 * 1024
 """The largest payload of the outbox with its headers; brokers may take less."""
@@ -69,16 +73,17 @@ class KafkaSettings(SettingsGroup):
     )
     kafka_transactional: bool = Field(
         False,
-        description="Fencing of a frozen relay at the broker, by transactions: not there yet, so"
-        " true is refused. The database's fence holds; what a woken relay still sends are repeats.",
+        description="Whether batches are sent in transactions, so that the broker takes nothing any"
+        " more from a relay whose slots another has taken over. Consumers must then read with"
+        " isolation.level=read_committed. The same for every relay.",
     )
-
-    @field_validator("kafka_transactional")
-    @classmethod
-    def _is_not_there_yet(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("is not there yet: leave it out, and let consumers drop repeats by id")
-        return value
+    kafka_transactional_id_prefix: str = Field(
+        "allim",
+        min_length=1,
+        max_length=100,
+        description="What transactional ids begin with; the relay's name follows. Brokers that"
+        " check access must allow it.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,15 @@ class KafkaOptions:
     def for_librdkafka(self) -> dict[str, str | int | float | bool]:
         """The producer's configuration."""
         settings = self.settings
+        promised: dict[str, str | int | float | bool] = {
+            # A message that timed out by itself would be overtaken by its followers.
+            "message.timeout.ms": 0,
+            "enable.gapless.guarantee": True,
+        }
+        if settings.kafka_transactional:
+            # There a message that times out takes the transaction with it, and so its followers.
+            timeout = min(settings.kafka_delivery_timeout_ms, LONGEST_TRANSACTION_MS)
+            promised = {"transaction.timeout.ms": timeout}
         return {
             "bootstrap.servers": settings.kafka_bootstrap_servers or "",
             "client.id": "allim",
@@ -112,16 +126,14 @@ class KafkaOptions:
             "compression.type": settings.kafka_compression_type,
             "request.timeout.ms": settings.kafka_request_timeout_ms,
             "message.max.bytes": MESSAGE_MAX_BYTES,
-            # A message that timed out by itself would be overtaken by its followers.
-            "message.timeout.ms": 0,
             "enable.idempotence": True,
-            "enable.gapless.guarantee": True,
             # What the Java client does, so that a key finds the partition it had before.
             "partitioner": "murmur2_random",
             # A turn is handed over at once and waited for: lingering gains nothing.
             "linger.ms": 1,
             "reconnect.backoff.max.ms": 1000,
             **self.extra,
+            **promised,
         }
 
 

@@ -28,6 +28,12 @@ class LogPublisher:
     def __init__(self, print_line: Callable[[str], None] = _print) -> None:
         self._print_line = print_line
 
+    def begin(self, relay: str) -> None:
+        """It has no names."""
+
+    async def fence(self, relay: str) -> None:
+        """It has no fence."""
+
     async def publish(self, batch: Sequence[OutboxMessage], may_send: MaySend) -> Sequence[Outcome]:
         """Write a line for each; a stdout that is closed is our own fault and loses nothing."""
         if not may_send():
@@ -64,6 +70,12 @@ class NullPublisher:
     """Takes everything and does nothing with it: what the engine itself costs."""
 
     name = "null"
+
+    def begin(self, relay: str) -> None:
+        """It has no names."""
+
+    async def fence(self, relay: str) -> None:
+        """It has no fence."""
 
     async def publish(self, batch: Sequence[OutboxMessage], may_send: MaySend) -> Sequence[Outcome]:
         """All delivered, to nobody."""

@@ -65,6 +65,12 @@ class SqsPublisher:
         self._client: Any = None
         self._opened: Any = None
 
+    def begin(self, relay: str) -> None:
+        """It has no names."""
+
+    async def fence(self, relay: str) -> None:
+        """It has no fence."""
+
     async def publish(self, batch: Sequence[OutboxMessage], may_send: MaySend) -> Sequence[Outcome]:
         """Publish a batch, wave by wave: in each the next message of every line."""
         outcomes: list[Outcome] = [NOT_TRIED] * len(batch)

@@ -27,6 +27,14 @@ class Unsealing:
         self._publisher = publisher
         self._keys = keys
 
+    def begin(self, relay: str) -> None:
+        """Publish in the name of this incarnation."""
+        self._publisher.begin(relay)
+
+    async def fence(self, relay: str) -> None:
+        """Let out nothing of an incarnation that ended."""
+        await self._publisher.fence(relay)
+
     async def publish(self, batch: Sequence[OutboxMessage], may_send: MaySend) -> Sequence[Outcome]:
         """Publish what can be decrypted."""
         if not any(message.encryption_key for message in batch):

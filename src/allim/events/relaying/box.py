@@ -56,20 +56,27 @@ class OutboxBox:
         share = -(-slots // max(relays, 1))
         if free and held < share:
             await self._database.fetch(STATEMENTS["take_slots"], {**mine, "limit": share - held})
-        rows = await self._database.fetch(STATEMENTS["held"], mine)
-        return Holdings(frozenset(slot for (slot,) in rows), share)
+        ((mine_now, unfenced),) = await self._database.fetch(STATEMENTS["held"], mine)
+        return Holdings(frozenset(mine_now), share, frozenset(unfenced))
 
     async def release(self, relay: str, slots: Collection[int]) -> None:
         """Give slots back, of which nothing is in flight."""
         async with self._database.transaction() as tx:
             await tx.execute(STATEMENTS["release"], {"relay": relay, "slots": list(slots)})
 
-    async def retire(self, relay: str) -> None:
-        """End an incarnation; its slots are free at once."""
+    async def retire(self, relay: str, *, clean: bool) -> None:
+        """End an incarnation; its slots are free at once. `clean`: it sends nothing any more."""
         async with self._database.transaction() as tx:
-            await tx.execute(STATEMENTS["retire"], {"relay": relay})
+            await tx.execute(STATEMENTS["retire"], {"relay": relay, "clean": clean})
 
-    async def fetch(self, marks: Sequence[tuple[int, int]], limit: int) -> Fetched[OutboxMessage]:
+    async def fenced(self, relays: Collection[str]) -> None:
+        """Of these ended incarnations nothing can come any more."""
+        async with self._database.transaction() as tx:
+            await tx.execute(STATEMENTS["fenced"], {"relays": list(relays)})
+
+    async def fetch(
+        self, marks: Sequence[tuple[int, int]], limit: int, *, each: int | None = None
+    ) -> Fetched[OutboxMessage]:
         """What is ready in these slots above these marks; pairs of slot and mark."""
         rows = await self._database.run_pinned(
             STATEMENTS["fetch"],
@@ -77,6 +84,7 @@ class OutboxBox:
                 "slots": [slot for slot, _ in marks],
                 "marks": [mark for _, mark in marks],
                 "limit": limit,
+                "each": min(each or limit, limit),
             },
         )
         at = next(place for place, row in enumerate(rows) if row[0] < 0)
@@ -88,13 +96,15 @@ class OutboxBox:
         rows = await self._database.run_pinned(STATEMENTS["blocked"], {"slots": list(slots)})
         return {Line(*row) for row in rows}
 
-    async def due(self, slots: Collection[int], limit: int) -> Sequence[OutboxMessage]:
+    async def due(
+        self, slots: Collection[int], limit: int, *, without: Collection[str] = ()
+    ) -> Sequence[OutboxMessage]:
         """Parked messages that are due, each line in order from its head.
 
         A head that has failed before comes alone: what follows it is not to be bothered yet.
         """
         rows = await self._database.run_pinned(
-            STATEMENTS["due"], {"slots": list(slots), "limit": limit}
+            STATEMENTS["due"], {"slots": list(slots), "limit": limit, "without": list(without)}
         )
         found: list[OutboxMessage] = []
         ended: set[Line] = set()

@@ -6,7 +6,7 @@ VALUES (%(relay)s, clock_timestamp() + make_interval(secs => %(lease)s))
 
 -- name: forget_retired
 -- Incarnations that ended a day ago. Their slots were freed when they were retired.
-DELETE FROM relay WHERE retired AND updated_at < now() - interval '1 day'
+DELETE FROM relay WHERE retired AND fenced AND updated_at < now() - interval '1 day'
 
 -- name: beat
 -- No row back: the lease is lost. Never revives one that ran out: who waited for that may be
@@ -17,7 +17,8 @@ UPDATE relay SET lease_until = clock_timestamp() + make_interval(secs => %(lease
 RETURNING id
 
 -- name: retire
-WITH me AS (UPDATE relay SET retired = true, updated_at = now() WHERE id = %(relay)s RETURNING id)
+WITH me AS (UPDATE relay SET retired = true, fenced = fenced OR %(clean)s, updated_at = now()
+             WHERE id = %(relay)s RETURNING id)
 UPDATE relay_slot SET relay_id = NULL, updated_at = now() FROM me WHERE relay_id = me.id
 
 -- name: retire_dead
@@ -56,7 +57,13 @@ UPDATE relay_slot SET relay_id = me.id, updated_at = clock_timestamp()
 RETURNING relay_slot.slot
 
 -- name: held
-SELECT slot FROM relay_slot WHERE relay_id = %(relay)s
+-- Read after slots were taken, and so with every incarnation that they were freed from.
+SELECT ARRAY(SELECT slot FROM relay_slot WHERE relay_id = %(relay)s),
+       ARRAY(SELECT id FROM relay WHERE retired AND NOT fenced)
+
+-- name: fenced
+UPDATE relay SET fenced = true, updated_at = now()
+ WHERE id = ANY (%(relays)s::text[]) AND retired AND NOT fenced
 
 -- name: release
 UPDATE relay_slot SET relay_id = NULL, updated_at = clock_timestamp()
@@ -81,7 +88,7 @@ UNION ALL
         FROM outbox_messages AS message
        WHERE message.slot = asked.slot AND message.seq > asked.mark
          AND message.status = 'PENDING' AND NOT message.parked
-       ORDER BY message.seq LIMIT %(limit)s::int) AS ready
+       ORDER BY message.seq LIMIT %(each)s::int) AS ready
   LIMIT %(limit)s::int)
 
 -- name: blocked
@@ -112,6 +119,7 @@ WITH due AS MATERIALIZED (
                   WHERE message.slot = asked.slot AND message.parked
                     AND (message.next_retry_at IS NOT NULL OR message.status = 'DEAD')
                     AND message.next_retry_at <= now()
+                    AND message.topic <> ALL (%(without)s::text[])
                   ORDER BY message.next_retry_at LIMIT %(limit)s::int) AS found
              LIMIT %(limit)s::int) AS candidate)
 SELECT line.slot, line.seq, line.id, line.topic, line.message_key, line.payload, line.headers,

@@ -15,8 +15,16 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from allim.base.telemetry import CALL_BUCKETS, LATENCY_BUCKETS, RETRY_BUCKETS, Histogram, Words
+from allim.base.telemetry import (
+    CALL_BUCKETS,
+    LATENCY_BUCKETS,
+    RETRY_BUCKETS,
+    Histogram,
+    Words,
+    real_tracer,
+)
 from allim.events.relaying.message import OutboxMessage
+from allim.events.relaying.spans import EventSpans
 from allim.relay.ordered.box import Failure, Settlement
 
 log = logging.getLogger("allim.events")
@@ -40,6 +48,8 @@ class EventTelemetry(Collector):
         self._leases_lost = 0
         self._database_lost = 0
         self._noticed_at = -NOTICE_SECONDS
+        tracer = real_tracer("allim.events")
+        self._spans = EventSpans(tracer) if tracer is not None else None
 
     # As an observer
 
@@ -60,6 +70,8 @@ class EventTelemetry(Collector):
             self._tell(failure, "failed" if failure.spent else "put off")
         for failure in settlement.buried:
             self._tell(failure, "dead")
+        if self._spans is not None:
+            self._spans.write(settlement, seconds)
 
     def _tell(self, failure: Failure[OutboxMessage], outcome: str) -> None:
         message = failure.message

@@ -14,8 +14,8 @@ from allim.relay.ordered.message import Line, Message
 class Fetched(Generic[Message]):
     """Messages that are ready, slot by slot in the order asked for, each slot in `seq` order.
 
-    Of each slot all that is ready above its mark, except of the last one where the limit cut,
-    and those after it, which were not looked at.
+    Of each slot as many as were asked for of each, or all that is ready above its mark. Where the
+    whole limit cut, the last slot is not whole, and those after it were not looked at.
     """
 
     messages: Sequence[Message]
@@ -24,10 +24,14 @@ class Fetched(Generic[Message]):
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """Which slots an incarnation holds, and how many would be its fair share."""
+    """Which slots an incarnation holds, and how many would be its fair share.
+
+    `unfenced` are the incarnations that ended, by whose publishers something may still come.
+    """
 
     slots: frozenset[int]
     share: int
+    unfenced: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +109,27 @@ class OrderedBox(Protocol[Message]):
     async def release(self, relay: str, slots: Collection[int]) -> None:
         """Give slots back, of which nothing is in flight."""
 
-    async def retire(self, relay: str) -> None:
-        """End an incarnation; its slots are free at once."""
+    async def retire(self, relay: str, *, clean: bool) -> None:
+        """End an incarnation; its slots are free at once. `clean`: it sends nothing any more."""
 
-    async def fetch(self, marks: Sequence[tuple[int, int]], limit: int) -> Fetched[Message]:
-        """What is ready in these slots above these marks; pairs of slot and mark."""
+    async def fenced(self, relays: Collection[str]) -> None:
+        """Of these ended incarnations nothing can come any more."""
+
+    async def fetch(
+        self, marks: Sequence[tuple[int, int]], limit: int, *, each: int | None = None
+    ) -> Fetched[Message]:
+        """What is ready in these slots above these marks; pairs of slot and mark.
+
+        `limit` in all, and no more than `each` of a slot.
+        """
 
     async def blocked(self, slots: Collection[int]) -> set[Line]:
         """The lines of these slots that have parked messages."""
 
-    async def due(self, slots: Collection[int], limit: int) -> Sequence[Message]:
-        """Parked messages that are due, each line in order from its head."""
+    async def due(
+        self, slots: Collection[int], limit: int, *, without: Collection[str] = ()
+    ) -> Sequence[Message]:
+        """Parked messages that are due, each line in order from its head; without these topics."""
 
     async def settle(self, relay: str, settlement: Settlement[Message]) -> Landed | None:
         """Write what became of a turn; None where the lease is lost and nothing was written.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Generic
 
@@ -18,6 +19,8 @@ from allim.relay.ordered.marks import SlotMarks
 from allim.relay.ordered.message import Line, Message
 from allim.relay.ordered.observer import OrderedObserver
 from allim.relay.ordered.pauses import Pauses
+from allim.relay.ordered.succession import Succession
+from allim.relay.ordered.turn_size import TurnSize
 from allim.relay.ordered.turns import Turn, TurnEnd, TurnTaker, Ways
 
 log = logging.getLogger("allim.relay.ordered")
@@ -61,8 +64,9 @@ class Incarnation(Generic[Message]):
             on_lost=self._wake_from_thread,
         )
         self._pauses = Pauses(ways.publishers, limits, observer, clock)
+        self._succession = Succession(box, ways.publishers)
         self._taker = TurnTaker(
-            name, box, ways, self._lease, self._pauses,
+            name, box, ways, self._lease, self._succession, self._pauses,
             limits=limits, observer=observer, clock=clock,
         )  # fmt: skip
         self._marks = SlotMarks(rescan_every=limits.rescan_every, clock=clock)
@@ -72,7 +76,7 @@ class Incarnation(Generic[Message]):
         self._blocked: set[Line] = set()
         self._turns: set[asyncio.Task[None]] = set()
         self._stopping = False
-        self._batch = limits.batch
+        self._size = TurnSize(limits)
         self._first_slot = 0
         self._drained_last: set[int] = set()
         self._passed_by = False
@@ -83,6 +87,7 @@ class Incarnation(Generic[Message]):
     async def run(self) -> None:
         """Live until `stop`, or until the lease is lost. Raises DatabaseUnavailable at birth."""
         await self._box.register(self.name, self._limits.lease)
+        self._ways.begin(self.name)
         self._lease.start()
         try:
             await self._read_until_over()
@@ -122,13 +127,15 @@ class Incarnation(Generic[Message]):
             self._observer.lease_lost(self.name)
         elif self._turns:
             await asyncio.wait(list(self._turns), timeout=self._limits.grace)
+        clean = not lost and not self._turns
         if self._turns:
             await self._ways.purge()
             await asyncio.wait(list(self._turns), timeout=PURGE_SECONDS)
             await cancel_and_wait(*self._turns)
+        await self._succession.end()
         await asyncio.to_thread(self._lease.stop)
         try:
-            await self._box.retire(self.name)
+            await self._box.retire(self.name, clean=clean)
         except DatabaseUnavailable as error:
             log.warning("the lease of %s runs out by itself: %s", self.name, error)
 
@@ -140,6 +147,8 @@ class Incarnation(Generic[Message]):
         if holdings is None:
             self._lease.lose()
             return
+        # Before anything of what was theirs is read.
+        self._succession.learn(holdings.unfenced)
         taken = holdings.slots - self._held
         if taken:
             # Before anything of them is read: what must wait is known by then.
@@ -165,6 +174,7 @@ class Incarnation(Generic[Message]):
         self._held -= set(slots)
         self._leaving -= set(slots)
         self._blocked = {line for line in self._blocked if line.slot not in slots}
+        self._pauses.forget(slots)
         await self._box.release(self.name, slots)
 
     def _idle(self) -> list[int]:
@@ -178,10 +188,12 @@ class Incarnation(Generic[Message]):
 
     async def _read(self) -> bool:
         """Begin turns with what is ready; whether to come again at once."""
-        closed = self._pauses.closed()
-        for slot, seq in self._pauses.to_read_again(closed):
+        for slot, seq in self._pauses.to_read_again():
             self._marks.lower(slot, seq - 1)
             self._read_at = self._clock()
+        if len(self._turns) < self._limits.turns:
+            await self._try_again()
+        closed = self._pauses.closed()
         if len(self._turns) >= self._limits.turns or self._pauses.all_closed():
             return False
         if self._clock() >= self._due_at:
@@ -196,26 +208,63 @@ class Incarnation(Generic[Message]):
         self._read_at = self._clock() + self._poll()
         # A wake may have meant a slot that is busy: it is looked at when that is free.
         self._passed_by = bool(self._busy)
-        asked, limit = self._marks.ask(idle), self._batch
-        fetched = await self._box.fetch(asked, limit)
+        was_spread, limit = self._size.is_spread, self._size.batch
+        idle = self._size.slots(idle, len(self._held))
+        each = self._size.each(len(idle))
+        asked = self._marks.ask(idle, self._pauses.slots())
+        fetched = await self._box.fetch(asked, limit, each=each)
         reached = {message.slot: message.seq for message in fetched.messages}
-        cut_in = fetched.messages[-1].slot if len(fetched.messages) >= limit else None
-        early = self._marks.advance(asked, reached, cut_in, fetched.snapshot)
-        self._fit_batch(fetched.messages, cut=cut_in is not None)
-        if cut_in is not None:
-            self._first_slot = (cut_in + 1) % SLOTS
+        counts = Counter(message.slot for message in fetched.messages)
+        end = fetched.messages[-1].slot if len(fetched.messages) >= limit else None
+        cut = {slot for slot, count in counts.items() if count >= each or slot == end}
+        early = self._marks.advance(asked, reached, cut, end, fetched.snapshot)
+        self._size.fit(fetched.messages, cut=bool(cut))
+        is_scarce = len(fetched.messages) < limit / 2
+        self._size.fit_spread(cut=bool(cut), full=end is not None, scarce=is_scarce)
+        if cut or was_spread:
+            self._first_slot = ((end if end is not None else idle[-1]) + 1) % SLOTS
         messages = self._open_ones(
             [m for m in fetched.messages if m.slot not in early] if early else fetched.messages,
             closed,
         )
         if messages:
-            waiting: list[Message] = []
-            if self._blocked:
-                waiting = [message for message in messages if message.line in self._blocked]
-                messages = [message for message in messages if message.line not in self._blocked]
-            slots = frozenset(reached.keys() - early)
-            self._begin(Turn(slots, messages, waiting))
-        return bool(early) or cut_in is not None
+            self._begin(self._turn_of(frozenset(reached.keys() - early), messages))
+        return bool(early or cut or was_spread)
+
+    async def _try_again(self) -> None:
+        """Give publishers that have rested some of what was passed over for them."""
+        while len(self._turns) < self._limits.turns:
+            found = self._pauses.to_try(self._idle())
+            if found is None:
+                return
+            await self._try(*found)
+
+    async def _try(self, name: str, slot: int, seq: int) -> None:
+        read_to, limit = self._marks.mark(slot), self._size.batch
+        fetched = await self._box.fetch([(slot, seq - 1)], limit)
+        last = max((message.seq for message in fetched.messages), default=0)
+        cut_in = slot if len(fetched.messages) >= limit else None
+        reached = {slot: last} if fetched.messages else {}
+        cut = () if cut_in is None else (slot,)
+        if self._marks.advance([(slot, seq - 1)], reached, cut, cut_in, fetched.snapshot):
+            return
+        # What is above was met when it was passed over.
+        self._marks.lift(slot, read_to)
+        messages = self._open_ones(fetched.messages, self._pauses.closed() - {name})
+        if any(self._ways.route(message.topic) == name for message in messages):
+            self._pauses.tries(name)
+        else:
+            self._pauses.read_on(name, slot, last if cut_in is not None else None)
+        if messages:
+            self._begin(self._turn_of(frozenset({slot}), messages), tries=name)
+
+    def _turn_of(self, slots: frozenset[int], messages: Sequence[Message]) -> Turn[Message]:
+        """A turn in which those wait whose line does."""
+        waiting: list[Message] = []
+        if self._blocked:
+            waiting = [message for message in messages if message.line in self._blocked]
+            messages = [message for message in messages if message.line not in self._blocked]
+        return Turn(slots, messages, waiting)
 
     async def _drain(self, closed: Collection[str]) -> None:
         """Begin a turn with parked messages that are due."""
@@ -228,11 +277,11 @@ class Incarnation(Generic[Message]):
             self._read_at = self._clock()
         if not idle - resting:
             return
-        limit = self._batch
+        limit = self._size.batch
         asked = idle - resting
-        parked = await self._box.due(asked, limit)
+        parked = await self._box.due(asked, limit, without=self._pauses.topics())
         is_cut = len(parked) >= limit
-        self._fit_batch(parked, cut=is_cut)
+        self._size.fit(parked, cut=is_cut)
         # Slots that are busy now were not asked: what is known of them stays.
         self._maybe_due = self._maybe_due | asked if is_cut else self._maybe_due - asked
         self._blocked.update(message.line for message in parked if message.line is not None)
@@ -256,29 +305,19 @@ class Incarnation(Generic[Message]):
             name = self._ways.route(message.topic)
             if name not in closed:
                 kept.append(message)
-            elif pass_over:
-                self._pauses.pass_over(name, message)
+            else:
+                self._pauses.meet(name, message, passes_over=pass_over)
         return kept
-
-    def _fit_batch(self, messages: Sequence[Message], *, cut: bool) -> None:
-        """More at a time while there is a backlog, fewer where they are large."""
-        if not cut:
-            self._batch = max(self._batch // 2, self._limits.batch)
-        else:
-            self._batch = min(self._batch * 2, self._limits.batch_max)
-        if messages:
-            average = sum(message.size for message in messages) / len(messages)
-            self._batch = max(min(self._batch, int(self._limits.turn_bytes / average)), 1)
 
     # Turns
 
-    def _begin(self, turn: Turn[Message]) -> None:
+    def _begin(self, turn: Turn[Message], *, tries: str | None = None) -> None:
         self._busy |= turn.slots
-        task = asyncio.create_task(self._take(turn))
+        task = asyncio.create_task(self._take(turn, tries))
         self._turns.add(task)
         task.add_done_callback(self._turns.discard)
 
-    async def _take(self, turn: Turn[Message]) -> None:
+    async def _take(self, turn: Turn[Message], tries: str | None) -> None:
         try:
             self._ended(turn, await self._taker.take(turn))
         except Exception:
@@ -289,6 +328,8 @@ class Incarnation(Generic[Message]):
             await asyncio.sleep(self._limits.pause)
         finally:
             self._busy -= turn.slots
+            if tries is not None:
+                self._pauses.tries(tries, is_over=True)
             if self._passed_by:
                 self._read_at = self._clock()
             if self._leaving & turn.slots:
@@ -297,8 +338,12 @@ class Incarnation(Generic[Message]):
 
     def _ended(self, turn: Turn[Message], end: TurnEnd[Message]) -> None:
         if turn.drained is None:
+            closed = self._pauses.closed() if end.unsent else ()
             for message in end.unsent:
-                self._marks.lower(message.slot, message.seq - 1)
+                if (name := self._ways.route(message.topic)) in closed:
+                    self._pauses.meet(name, message)
+                else:
+                    self._marks.lower(message.slot, message.seq - 1)
         if self._maybe_due:
             self._due_at = self._clock()
         if end.landed is None:

@@ -29,12 +29,24 @@ class SlotMarks:
         self._clock = clock
         self._rescan_at = clock() + rescan_every
 
-    def ask(self, slots: Iterable[int]) -> list[tuple[int, int]]:
-        """Slots with the marks to read them from; now and then all of them from the bottom."""
+    def ask(self, slots: Iterable[int], passed_over: Collection[int] = ()) -> list[tuple[int, int]]:
+        """Slots with the marks to read them from; now and then they are read from the bottom.
+
+        But not those in which something was passed over: that would be read each time.
+        """
         if self._clock() >= self._rescan_at:
             self._rescan_at = self._clock() + self._rescan_every
-            self._marks = [0] * SLOTS
+            for slot in set(range(SLOTS)).difference(passed_over):
+                self._marks[slot] = 0
         return [(slot, self._marks[slot]) for slot in slots]
+
+    def mark(self, slot: int) -> int:
+        """From where a slot is read."""
+        return self._marks[slot]
+
+    def lift(self, slot: int, mark: int) -> None:
+        """All up to here has been met before."""
+        self._marks[slot] = max(self._marks[slot], mark)
 
     def lower(self, slot: int, mark: int) -> None:
         """Read a slot from here again, or from lower."""
@@ -44,7 +56,8 @@ class SlotMarks:
         self,
         asked: Sequence[tuple[int, int]],
         reached: Mapping[int, int],
-        cut_in: int | None,
+        cut: Collection[int],
+        end: int | None,
         snapshot: Snapshot,
     ) -> Collection[int]:
         """Take in a fetch; the slots where lower numbers may have come than were asked for.
@@ -52,8 +65,8 @@ class SlotMarks:
         What was met in those must not leave yet: a transaction that has ended since may have
         written what comes before it. They are to be read again.
 
-        `reached` is the last number met in each slot that had any; `cut_in` the slot where
-        the limit cut, if it did.
+        `reached` is the last number met in each slot that had any. Those in `cut` were not read to
+        their end; after `end` the others were not looked at.
         """
         for xid in snapshot.in_progress - self._remembered.keys():
             self._remembered[xid] = self._highest
@@ -64,8 +77,8 @@ class SlotMarks:
             last = reached.get(slot, 0)
             highest[slot] = max(highest[slot], last)
             # A slot that was read to its end holds nothing that is ready below what was met.
-            self._marks[slot] = last if slot == cut_in else highest[slot]
-            if slot == cut_in:
+            self._marks[slot] = last if slot in cut else highest[slot]
+            if slot == end:
                 break
         self._highest = highest
         early: set[int] = set()

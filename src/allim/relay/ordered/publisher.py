@@ -18,6 +18,10 @@ NOT_TRIED = Outcome.released()
 """It was not let go: one before it in its line failed, or the lease has run out."""
 
 
+class Superseded(Exception):
+    """Another relay has fenced this one: its lease is lost, whatever its own clock says."""
+
+
 class Publisher(Protocol[Published]):
     """Publishes batches, each line in order.
 
@@ -28,12 +32,22 @@ class Publisher(Protocol[Published]):
     may be out; it is tried again and nothing is spent.
 
     No message goes out after one of its line failed, until a later batch brings both again.
-    Nothing is raised for what the other side does.
+    Nothing is raised for what the other side does, but for Superseded.
     """
 
     @property
     def name(self) -> str:
         """A word for metrics and logs."""
+
+    def begin(self, relay: str) -> None:
+        """Publish in the name of this incarnation of the relay from now on."""
+
+    async def fence(self, relay: str) -> None:
+        """Let out nothing any more of what an incarnation that ended may still send.
+
+        Where the other side knows no such thing it returns at once: what comes late are repeats.
+        Raises where it can't be done now.
+        """
 
     async def publish(self, batch: Sequence[Published], may_send: MaySend) -> Sequence[Outcome]:
         """Publish a batch; one outcome for each message, in the same order."""

@@ -16,7 +16,8 @@ from allim.relay.ordered.limits import OrderedLimits
 from allim.relay.ordered.message import Line, Message
 from allim.relay.ordered.observer import OrderedObserver
 from allim.relay.ordered.pauses import Pauses
-from allim.relay.ordered.publisher import MaySend, Publisher
+from allim.relay.ordered.publisher import NOT_TRIED, MaySend, Publisher, Superseded
+from allim.relay.ordered.succession import Succession
 from allim.relay.ordered.verdicts import judge
 from allim.relay.outcomes import Outcome, OutcomeKind
 
@@ -42,6 +43,11 @@ class Ways(Generic[Message]):
     publishers: Mapping[str, Publisher[Message]]
     route: Callable[[str], str]
     dead_letters: DeadLetters[Message] | None = None
+
+    def begin(self, relay: str) -> None:
+        """Tell every publisher in whose name it publishes."""
+        for publisher in self.publishers.values():
+            publisher.begin(relay)
 
     async def purge(self) -> None:
         """Have every publisher let go of nothing more."""
@@ -80,6 +86,7 @@ class TurnTaker(Generic[Message]):
         box: OrderedBox[Message],
         ways: Ways[Message],
         lease: Lease,
+        succession: Succession[Message],
         pauses: Pauses,
         *,
         limits: OrderedLimits,
@@ -90,6 +97,7 @@ class TurnTaker(Generic[Message]):
         self._box = box
         self._ways = ways
         self._lease = lease
+        self._succession = succession
         self._pauses = pauses
         self._limits = limits
         self._observer = observer
@@ -149,9 +157,19 @@ class TurnTaker(Generic[Message]):
     async def _call(self, name: str, messages: Sequence[Message]) -> Sequence[Outcome]:
         """The one place where publishers are called; whatever happens becomes outcomes."""
         try:
+            await self._succession.ensure(name)
+        except Exception as error:
+            # The publisher's boundary, too.
+            self._pauses.fault(name, f"relays that ended are not fenced yet: {error}")
+            return [Outcome.fault("not_fenced", str(error))] * len(messages)
+        try:
             outcomes = await self._ways.publishers[name].publish(messages, self._lease.holds)
             if len(outcomes) != len(messages):
                 raise ValueError(f"{len(outcomes)} outcomes for {len(messages)} messages")
+        except Superseded as error:
+            log.warning("the publisher %s is fenced off: %s", name, error)
+            self._lease.lose()
+            return [NOT_TRIED] * len(messages)
         except Exception as bug:
             # The publisher's boundary: a bug of ours must not cost a message a retry.
             log.exception("the publisher %s failed", name)
@@ -170,7 +188,11 @@ class TurnTaker(Generic[Message]):
         if not buried or self._ways.dead_letters is None:
             return buried, ()
         try:
+            await self._succession.ensure_all()
             outcomes = await self._ways.dead_letters.publish(buried, self._lease.holds)
+        except Superseded:
+            self._lease.lose()
+            outcomes = [NOT_TRIED] * len(buried)
         except Exception as bug:
             # As above.
             log.exception("dead letters could not be copied")
