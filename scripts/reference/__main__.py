@@ -15,14 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from scripts.reference.commands import cli_page
-from scripts.reference.database import database_page
-from scripts.reference.errors import errors_page
-from scripts.reference.http import http_page
-from scripts.reference.metrics import metrics_page
-from scripts.reference.page import REFERENCE, ROOT
-from scripts.reference.settings import settings_page
-from scripts.reference.statuses import statuses_page
 
 from allim.app import create_app
 from allim.base.logging import LogWriter, json_line
@@ -35,6 +27,14 @@ from allim.database.migrate import migrate
 from allim.database.pool import Database
 from allim.hub.routes import CREATE_OPERATION, create_schemas
 from allim.web.documentation import document
+from scripts.reference.commands import cli_page
+from scripts.reference.database import database_page
+from scripts.reference.errors import errors_page
+from scripts.reference.http import http_page
+from scripts.reference.metrics import metrics_page
+from scripts.reference.page import REFERENCE, ROOT
+from scripts.reference.settings import settings_page
+from scripts.reference.statuses import statuses_page
 
 NOWHERE = "postgresql://nobody@localhost/nothing"
 

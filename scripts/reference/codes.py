@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.reference.page import SOURCE
-
 from allim.base import errors
 from allim.relay.outcomes import Outcome
 from allim.web import problems
+from scripts.reference.page import SOURCE
 
 NOT_ASKED = frozenset({"bench", "cli", "client", "demo", "testing"})
 """Packages whose errors no caller of the API sees."""

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
-from scripts.reference.page import GENERATED
 
 from allim.cli.commands import app as commands
+from scripts.reference.page import GENERATED
 
 
 def cli_page() -> str:

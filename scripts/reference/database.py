@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
-from scripts.reference.page import GENERATED, cell
 
 from allim.database.migrate import migrations
+from scripts.reference.page import GENERATED, cell
 
 FOR_OPERATORS = (
     "notification",

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.reference.codes import Code, attempt_codes, field_codes, problem_codes
-from scripts.reference.page import GENERATED, cell
-
 from allim.base import errors
 from allim.events import errors as event_errors
+from scripts.reference.codes import Code, attempt_codes, field_codes, problem_codes
+from scripts.reference.page import GENERATED, cell
 
 WORDS = Path(__file__).with_name("words.toml")
 

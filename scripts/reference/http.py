@@ -124,20 +124,21 @@ def _short(schema: Schema | None) -> str:
         return f"`{schema['const']}`"
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
-    kind = schema.get("type", "any")
+    kind = str(schema.get("type", "any"))
     if kind == "array":
-        most = f", {schema['maxItems']} at most" if "maxItems" in schema else ""
-        return f"list of {_short(schema.get('items'))}{most}"
+        limit = f", {schema['maxItems']} at most" if "maxItems" in schema else ""
+        return f"list of {_short(schema.get('items'))}{limit}"
     if kind == "string":
         if "format" in schema:
             return str(schema["format"])
         return f"text ≤ {schema['maxLength']}" if "maxLength" in schema else "text"
     if kind in ("integer", "number"):
-        least, most = schema.get("minimum"), schema.get("maximum")
+        least: float | None = schema.get("minimum")
+        most: float | None = schema.get("maximum")
         if least is not None and most is not None and most < 2**53:
             return f"{kind} {least:g}–{most:g}"
-        return str(kind)
-    return str(kind)
+        return kind
+    return kind
 
 
 def _link(words: str, schemas: Mapping[str, Schema]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
+
 from scripts.reference.page import GENERATED, cell
 
 

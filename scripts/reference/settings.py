@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
-from scripts.reference.page import GENERATED, cell
 
 from allim.channels.channel import Channel
 from allim.channels.sending import CALL_GRACE
 from allim.composition.settings import settings_groups
+from scripts.reference.page import GENERATED, cell
 
 
 def settings_page(channels: Mapping[str, Channel]) -> str:
@@ -41,7 +41,7 @@ def settings_page(channels: Mapping[str, Channel]) -> str:
 
 def _channel_defaults(channels: Mapping[str, Channel]) -> dict[str, str]:
     """What stands in a channel's own code where its settings say nothing."""
-    defaults = {}
+    defaults: dict[str, str] = {}
     for name, channel in channels.items():
         limits, prefix = channel.limits, name.lower()
         per_second = limits.rate.per_second if limits.rate is not None else 0.0

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from scripts.reference.page import GENERATED
-
 from allim.enrolment.model import RunStatus
 from allim.events.views import EventStatus
 from allim.hub.status import DeliveryStatus, NotificationStatus
 from allim.relay.outcomes import OutcomeKind
 from allim.scheduler.fires import FireStatus
+from scripts.reference.page import GENERATED
 
 DELIVERY = {
     "PENDING": "waits to be claimed: new, scheduled, or snoozed (then `error_code` says why and"

@@ -1,13 +1,13 @@
 """The documentation's code runs: `sh` blocks against a real Allim, `python` blocks as they stand.
 
-Blocks of other kinds (`console`, `ini`) show what cannot be run here: prompts, real servers.
+Blocks of other kinds (`console`, `ini`) show what cannot be run here: prompts, real servers. What
+is in them is looked at by test_every_block.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -16,39 +16,20 @@ from typing import Any
 import pytest
 
 from allim.channels.signing import sign
+from tests.docs.blocks import PAGES as EVERY_PAGE
+from tests.docs.blocks import ROOT
+from tests.docs.blocks import blocks as blocks_of
 from tests.programs import PATIENCE_SECONDS, an_empty_directory, clean_environment, programs
 
-ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 USUAL = "http://127.0.0.1:18080"
-PAGES = [
-    "README.md",
-    "README.ko.md",
-    "docs/tutorial/first-notification.md",
-    "docs/how-to/connect-a-sheet.md",
-    "docs/how-to/connect-kakao.md",
-    "docs/how-to/connect-slack.md",
-    "docs/how-to/publish-events.md",
-    "docs/how-to/replay-dead-letters.md",
-    "docs/how-to/schedule-the-sync.md",
-    "docs/how-to/send-email.md",
-    "docs/how-to/use-the-client.md",
-    "docs/how-to/webhooks.md",
-]
 
 
 def blocks(page: str, language: str) -> list[str]:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    return [body for kind, body in BLOCK.findall(text) if kind == language]
+    """The bodies of a page's blocks of one language."""
+    return [b.body for b in blocks_of(ROOT / page) if b.language == language and not b.shown_only]
 
 
-def test_every_page_with_shell_blocks_is_run() -> None:
-    with_blocks = [
-        str(path.relative_to(ROOT))
-        for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-        if blocks(str(path.relative_to(ROOT)), "sh")
-    ]
-    assert sorted(with_blocks) == sorted(PAGES)
+PAGES = [name for page in EVERY_PAGE if blocks(name := page.relative_to(ROOT).as_posix(), "sh")]
 
 
 @pytest.mark.parametrize("page", PAGES)
