@@ -233,9 +233,14 @@ def _of_allim(command: Command) -> Sequence[str] | None:
     return None
 
 
+@cache
+def _root() -> Any:
+    return typer.main.get_command(app)
+
+
 def _usage(arguments: Sequence[str]) -> str | None:
     """What is wrong with a call of `allim`; nothing is run."""
-    command: Any = typer.main.get_command(app)
+    command: Any = _root()
     rest = list(arguments)
     while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
         inner = command.commands.get(rest[0])
