@@ -172,8 +172,10 @@ def test_what_python_imports_is_there() -> None:
         if block.page in RUN_BY:
             continue
         for node in ast.walk(tree):
-            module = node.module if isinstance(node, ast.ImportFrom) else None
-            if module is not None and module.split(".")[0] == "allim":
+            if not isinstance(node, ast.ImportFrom) or node.module is None:
+                continue
+            module = node.module
+            if module.split(".")[0] == "allim":
                 found = importlib.import_module(module)
                 wrong += [
                     f"{block.page}:{block.line + node.lineno - 1}: {module} has no {name.name}"
