@@ -10,14 +10,15 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from allim.channels.signing import sign
+from allim.testing.kafka import free_ports, missing
 from tests.docs.blocks import PAGES as EVERY_PAGE
 from tests.docs.blocks import ROOT
 from tests.docs.blocks import blocks as blocks_of
@@ -40,13 +41,47 @@ async def test_the_tutorial_can_be_followed() -> None:
     before, after = around_the_start(TUTORIAL)
     assert before
     assert after
-    with an_empty_directory() as place, socket.create_server(("127.0.0.1", 0)) as taken:
-        sink = f"127.0.0.1:{taken.getsockname()[1]}"
-        taken.close()
-        assert not await ended(place, before, {SINK: sink})
-        async with programs(place) as start:
+    with an_empty_directory() as place:
+        here = {SINK: f"127.0.0.1:{free_ports()[0]}"}
+        assert not await ended(place, before, here)
+        async with programs(place) as start, a_kafka(place) as servers:
             allim = await start("up", ALLIM_HOST="127.0.0.1")
-            assert not await ended(place, after, {USUAL: allim.url, SINK: sink})
+            here[USUAL] = allim.url
+            assert not await ended(place, after, here)
+            if servers is None:
+                return
+            port = servers.rpartition(":")[2]
+            read = f"python -m allim.testing kafka --read user-events --port {port} > events.log"
+            assert not await ended(place, read, here)
+        assert (place / "events.log").read_text().splitlines() == [
+            '7 {"user_id":7,"what":"created"}',
+            '7 {"user_id":7,"what":"renamed"}',
+        ]
+
+
+@asynccontextmanager
+async def a_kafka(place: Path) -> AsyncIterator[str | None]:
+    """The tutorial's Kafka, named in its `.env`; None where Java or Maven are not."""
+    if missing() is not None:
+        yield None
+        return
+    servers = f"127.0.0.1:{free_ports()[0]}"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "allim.testing", "kafka", "--port", servers.rpartition(":")[2]),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        async for line in process.stdout:
+            if servers in line.decode():
+                break
+        with (place / ".env").open("a") as settings:
+            settings.write(f"KAFKA_BOOTSTRAP_SERVERS={servers}\n")
+        yield servers
+    finally:
+        process.terminate()
+        await process.communicate()
+    assert process.returncode == 0
 
 
 async def test_the_shell_blocks_of_every_other_page_run(database_url: str) -> None:

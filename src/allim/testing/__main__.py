@@ -20,8 +20,7 @@ import typer
 from allim.testing.kafka import KafkaNode, free_ports, missing
 
 BODY_LIMIT = 1024 * 1024
-IDLE_SECONDS = 3.0
-FIRST_SECONDS = 30.0
+PATIENCE_SECONDS = 30.0
 
 app = typer.Typer(
     help="Something to send to, for trying out on one machine.",
@@ -69,6 +68,7 @@ def sink(port: Port = 18099) -> None:
 @app.command()
 def kafka(
     port: Port = 19092,
+    topic: Annotated[str, typer.Option(help="A topic to begin with.")] = "user-events",
     read: Annotated[
         str | None, typer.Option(help="Start none: print what stands in this topic, and end.")
     ] = None,
@@ -87,6 +87,7 @@ def kafka(
         node.format()
         try:
             node.start()
+            node.create(topic)
             typer.echo(f"Kafka is at {node.servers}")
             sys.stdout.flush()
             node.wait()
@@ -97,25 +98,24 @@ def kafka(
 
 
 def _read(servers: str, topic: str) -> None:
-    from confluent_kafka import Consumer
+    from confluent_kafka import Consumer, TopicPartition
 
     consumer = Consumer(
-        {
-            "bootstrap.servers": servers,
-            "group.id": f"allim-look-{uuid4().hex}",
-            "auto.offset.reset": "earliest",
-            "log_level": 0,
-        }
+        {"bootstrap.servers": servers, "group.id": f"allim-look-{uuid4().hex}", "log_level": 0}
     )
     try:
-        consumer.subscribe([topic])
-        patience = FIRST_SECONDS
-        while (message := consumer.poll(patience)) is not None:
-            if message.error() is not None:
-                continue
-            key, value = message.key() or b"", message.value() or b""
-            typer.echo(f"{key.decode('utf-8', 'replace')} {value.decode('utf-8', 'replace')}")
-            patience = IDLE_SECONDS
+        partitions = consumer.list_topics(topic, PATIENCE_SECONDS).topics[topic].partitions
+        for number in partitions:
+            at = TopicPartition(topic, number, 0)
+            _, end = consumer.get_watermark_offsets(at, PATIENCE_SECONDS)
+            consumer.assign([at])
+            seen = 0
+            while seen < end and (message := consumer.poll(PATIENCE_SECONDS)) is not None:
+                if message.error() is not None:
+                    continue
+                seen = (message.offset() or 0) + 1
+                key, value = message.key() or b"", message.value() or b""
+                typer.echo(f"{key.decode('utf-8', 'replace')} {value.decode('utf-8', 'replace')}")
     finally:
         consumer.close()
 

@@ -146,6 +146,14 @@ class KafkaNode:
                     return
         raise TimeoutError(f"Kafka does not answer: {self._last_words()}")
 
+    def create(self, topic: str) -> None:
+        """Make a topic, and wait until it is there."""
+        from confluent_kafka.admin import AdminClient
+        from confluent_kafka.cimpl import NewTopic
+
+        client = AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
+        client.create_topics([NewTopic(topic)])[topic].result(START_SECONDS)
+
     def wait(self) -> None:
         """Wait until it ends by itself, or somebody ends it."""
         if self._process is not None:
