@@ -25,8 +25,8 @@ from tests.docs.blocks import PAGES, ROOT, Block, Command, blocks, commands, eve
 from tests.docs.openapi import openapi
 
 LANGUAGES = {
-    *("conf", "console", "ini", "javascript", "json", "powershell", "python", "sh", "sql"),
-    *("text", "toml", "yaml"),
+    *("conf", "console", "html", "ini", "javascript", "jinja", "json", "powershell", "python"),
+    *("sh", "sql", "text", "toml", "xml", "yaml"),
 }
 """`conf` is postgresql.conf; `ini` are variables, systemd's units, pgbouncer.ini."""
 
