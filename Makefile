@@ -43,14 +43,16 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(READY) ## Write the generated pages of the reference anew
-	$(BIN)/python scripts/reference.py
+docs: $(READY) ## Write the generated reference anew and build the site into site/
+	$(BIN)/python -m scripts.reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open site/index.html"
 
 bench: $(READY) ## Measure this machine, as ratios to what it could do
 	$(BIN)/allim bench
 
 clean: ## Remove .venv and caches (never .allim: your data is there)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis site
 
 # Made anew only when the lock or the package's description has changed.
 $(READY): requirements.lock pyproject.toml

@@ -135,6 +135,21 @@ async def test_db_url_prints_the_url_and_leaves_the_server_up(place: Path) -> No
     assert "no embedded server" in (await allim("db", "stop", cwd=place)).out
 
 
+async def test_a_dump_of_one_home_is_taken_up_by_another(place: Path) -> None:
+    sent = await allim("send", "LOG", "-m", "kept", cwd=place)
+    dumped = await allim("db", "dump", "--", "--clean", "--if-exists", cwd=place)
+    assert dumped.code == 0, dumped.err
+    other = place / "other"
+    other.mkdir()
+    (other / "dump.sql").write_text(dumped.out, encoding="utf-8")
+    restored = await allim(
+        *("db", "shell", "--", "--quiet", "-v", "ON_ERROR_STOP=1", "-f", "dump.sql"), cwd=other
+    )
+    assert restored.code == 0, restored.err
+    found = await allim("db", "shell", "--", "-Atc", "SELECT id FROM notification", cwd=other)
+    assert found.out == sent.out
+
+
 async def test_db_shell_hands_on_arguments_and_exit_code(place: Path) -> None:
     ended = await allim("db", "shell", "--", "-Atc", "SELECT 6 * 7", cwd=place)
     assert ended.out == "42\n"

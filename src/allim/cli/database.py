@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -71,19 +72,16 @@ def shell(context: typer.Context) -> None:
 
     `allim db shell -- -c 'select count(*) from delivery'`
     """
-    environment, _ = start(quiet=True)
-    from allim.composition.opening import open_store
+    _run("psql", context.args)
 
-    with open_store(environment, migrated=False) as store:
-        own = store.server.binaries / "psql" if store.server is not None else None
-        program = str(own) if own is not None and own.exists() else shutil.which("psql")
-        if program is None:
-            raise ConfigurationError("psql is not on PATH: install a PostgreSQL client")
-        # In the environment and not among the arguments, which everybody can read.
-        ended = subprocess.run(
-            [program, *context.args], env={**os.environ, **_connection(store.url)}, check=False
-        )
-    raise typer.Exit(ended.returncode)
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def dump(context: typer.Context) -> None:
+    """Write a dump to stdout, by the pg_dump that fits the server; what follows is handed to it.
+
+    `allim db dump -- --clean --if-exists > allim.sql`
+    """
+    _run("pg_dump", ["--no-owner", *context.args])
 
 
 @app.command()
@@ -109,6 +107,23 @@ def stop(
         typer.echo(f"no embedded server was running in {home}")
 
 
+def _run(name: str, arguments: Sequence[str]) -> NoReturn:
+    """Run a client program of PostgreSQL's on the database; of the embedded server its own."""
+    environment, _ = start(quiet=True)
+    from allim.composition.opening import open_store
+
+    with open_store(environment, migrated=False) as store:
+        own = store.server.binaries / name if store.server is not None else None
+        program = str(own) if own is not None and own.exists() else shutil.which(name)
+        if program is None:
+            raise ConfigurationError(f"{name} is not on PATH: install a PostgreSQL client")
+        # In the environment and not among the arguments, which everybody can read.
+        ended = subprocess.run(
+            [program, *arguments], env={**os.environ, **_connection(store.url)}, check=False
+        )
+    raise typer.Exit(ended.returncode)
+
+
 def _connection(url: str) -> dict[str, str]:
     """The variables by which libpq finds a database."""
     from psycopg.conninfo import conninfo_to_dict
@@ -118,6 +133,7 @@ def _connection(url: str) -> dict[str, str]:
     unsaid = set(known) - {"host", "port", "hostaddr", "sslmode", "options", *names}
     if unsaid:
         raise EmbeddedServerError(
-            f"psql cannot be told {', '.join(sorted(unsaid))}: call it with DATABASE_URL yourself"
+            f"it cannot be told {', '.join(sorted(unsaid))}: call psql or pg_dump with DATABASE_URL"
+            " yourself"
         )
     return {names.get(key, f"PG{key.upper()}"): str(value) for key, value in known.items()}

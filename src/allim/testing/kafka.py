@@ -146,6 +146,19 @@ class KafkaNode:
                     return
         raise TimeoutError(f"Kafka does not answer: {self._last_words()}")
 
+    def create(self, topic: str) -> None:
+        """Make a topic, and wait until it is there."""
+        from confluent_kafka.admin import AdminClient
+        from confluent_kafka.cimpl import NewTopic
+
+        client = AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
+        client.create_topics([NewTopic(topic)])[topic].result(START_SECONDS)
+
+    def wait(self) -> None:
+        """Wait until it ends by itself, or somebody ends it."""
+        if self._process is not None:
+            self._process.wait()
+
     def stop(self, *, kill: bool = False) -> None:
         """Stop it and wait for its end."""
         if self._process is None:
@@ -184,7 +197,7 @@ def kafka_node(**options: str) -> Iterator[KafkaNode]:
     """A running node with storage of its own; stopped and removed at the end."""
     with tempfile.TemporaryDirectory(prefix="allim-kafka-") as folder:
         node = KafkaNode(
-            Path(folder), *_free_ports(), {k.replace("_", "."): v for k, v in options.items()}
+            Path(folder), *free_ports(), {k.replace("_", "."): v for k, v in options.items()}
         )
         node.format()
         try:
@@ -194,7 +207,8 @@ def kafka_node(**options: str) -> Iterator[KafkaNode]:
             node.stop()
 
 
-def _free_ports() -> tuple[int, int]:
+def free_ports() -> tuple[int, int]:
+    """Two ports on loopback that nobody listens on."""
     with socket.socket() as one, socket.socket() as two:
         one.bind(("127.0.0.1", 0))
         two.bind(("127.0.0.1", 0))
