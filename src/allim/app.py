@@ -9,11 +9,14 @@ from typing import Any
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from starlette.responses import RedirectResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
+from allim.console.console import make_console
+from allim.console.services import ConsoleServices
 from allim.database.pool import Database
 from allim.enrolment.alerts import Alerts
 from allim.enrolment.calls import SyncCalls
@@ -24,8 +27,11 @@ from allim.enrolment.routes import job_routes, record_routes
 from allim.enrolment.runs import Runs
 from allim.enrolment.scheduled import JOB_KINDS
 from allim.events.encryption import Encryption
+from allim.events.reading import EventReader
+from allim.events.relaying.operations import OutboxOperator
 from allim.events.requests import BODY_LIMIT as EVENTS_BODY_LIMIT
 from allim.events.routes import event_routes
+from allim.hub.audit import AuditLog
 from allim.hub.bulk import BULK_LIMIT, BulkCreation
 from allim.hub.coalescer import Coalescer, OnCommit
 from allim.hub.endpoints import EndpointBook
@@ -61,7 +67,7 @@ from allim.messaging.tracing import Tracer
 from allim.scheduler.routes import schedule_routes
 from allim.scheduler.schedules import Schedules
 from allim.web import problems
-from allim.web.access import AccessMiddleware, is_loopback
+from allim.web.access import CONSOLE, AccessMiddleware, is_loopback
 from allim.web.documentation import documentation_routes
 from allim.web.health import health_routes, metrics_route
 from allim.web.keys import ApiKeys, read_keys
@@ -164,6 +170,29 @@ def create_app(
     app.include_router(event_routes(database, Encryption.of(environment), on_commit))
     app.include_router(health_routes(database))
     app.include_router(metrics_route(registry or CollectorRegistry()))
+    services = ConsoleServices(
+        database=database,
+        environment=environment,
+        channels=channels,
+        keys=keys,
+        audit=AuditLog(database),
+        reader=reader,
+        operations=Operations(database, on_commit),
+        replays=Replays(database, on_commit),
+        endpoints=endpoints or EndpointBook(database),
+        events=EventReader(database),
+        event_operator=OutboxOperator(database, lambda lanes: on_commit(set(lanes))),
+        runs=Runs(database),
+        alerts=Alerts(database),
+        sync_calls=sync_calls,
+        schedules=Schedules(database, JOB_KINDS, wake_scheduler),
+        tenants=Tenants(database),
+        tracer=Tracer(database),
+        suppressions=SuppressionList(database),
+    )
+    console = make_console(services)
+    app.router.routes.insert(1, Route(CONSOLE, RedirectResponse("console/")))
+    app.mount(CONSOLE, console)
     by_hand = {"/notifications": {"post": CREATE_OPERATION}}
     app.include_router(documentation_routes(app, by_hand, create_schemas()))
     return app

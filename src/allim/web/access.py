@@ -23,9 +23,10 @@ from allim.web.problems import Refused, Unauthenticated, problem_of
 PRINCIPAL = "allim.principal"
 """Where the middleware puts the principal in the ASGI scope."""
 
-EXEMPT_PREFIXES = ("/health/", "/receipts/", "/static/")
-LOGIN = "/login"
-"""Paths that need no key: probes, provider receipts (own secret), the login page and its files."""
+EXEMPT_PREFIXES = ("/health/", "/receipts/", "/console/")
+CONSOLE = "/console"
+"""Paths that need no key: probes, provider receipts (own secret), and the console, which has
+sessions of its own before every page."""
 
 NO_KEY = "an API key is needed, as the header `Authorization: Bearer <token>`"
 UNKNOWN_KEY = "the API key is not known, or was revoked"
@@ -212,7 +213,7 @@ class AccessMiddleware:
                 origin = value
             elif name == b"sec-fetch-site":
                 site = value
-        exempt = path.startswith(EXEMPT_PREFIXES) or path == LOGIN
+        exempt = path.startswith(EXEMPT_PREFIXES) or path == CONSOLE
         if not self._any_host and not path.startswith("/health/"):
             self._check_host(host)
         if scope["method"] not in _SAFE_METHODS:
