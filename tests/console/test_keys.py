@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from allim.database.pool import Database
 from allim.hub.audit import AuditLog
@@ -40,7 +41,12 @@ async def test_what_is_wrong_with_a_key_is_said_and_what_was_typed_stays(
 ) -> None:
     await visitor.get("/keys")
 
-    for fields in ({"name": XSS}, {"name": "k", "scope": "all"}, {"name": "k", "tenant_id": "x"}):
+    wrong: list[dict[str, Any]] = [
+        {"name": XSS},
+        {"name": "k", "scope": "all"},
+        {"name": "k", "tenant_id": "x"},
+    ]
+    for fields in wrong:
         answer = await visitor.post("/keys", **fields)
         assert answer.status == 422
         assert 'role="alert"' in answer.text

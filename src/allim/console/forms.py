@@ -17,7 +17,11 @@ class Form:
     """The fields of a form. A value has no spaces around it; an empty one is None."""
 
     def __init__(self, values: Mapping[str, Sequence[str]]) -> None:
-        self._values = values
+        # PostgreSQL's text cannot hold a NUL.
+        self._values = {
+            name: [value.replace("\x00", "") for value in several]
+            for name, several in values.items()
+        }
 
     @classmethod
     async def read(cls, request: Request) -> Form:
@@ -29,7 +33,7 @@ class Form:
         try:
             return cls(
                 parse_qs(
-                    body.decode("utf-8").replace("%00", ""),
+                    body.decode("utf-8"),
                     keep_blank_values=True,
                     max_num_fields=_FIELDS,
                     errors="strict",

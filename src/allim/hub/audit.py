@@ -111,7 +111,7 @@ class AuditLog:
                 "limit": limit + 1,
             },
         )
-        entries = [AuditRow(*row[:6], AuditOutcome(row[6]), row[7]) for row in rows[:limit]]
+        entries = [_row(*row) for row in rows[:limit]]
         more = len(rows) > limit
         return entries, cursors.numbered_cursor(_CURSOR, entries[-1].id) if more else None
 
@@ -119,6 +119,13 @@ class AuditLog:
         await self._database.fetch(
             SQL["end"], {"id": identity, "outcome": outcome.value, "detail": Jsonb(detail)}
         )
+
+
+def _row(*row: Any) -> AuditRow:
+    identity, actor, action, subject, tenant, detail, outcome, created_at = row
+    return AuditRow(
+        identity, actor, action, subject, tenant, detail, AuditOutcome(outcome), created_at
+    )
 
 
 async def record(
