@@ -15,7 +15,9 @@ import pytest
 from allim.app import create_app
 from allim.base.settings import Environment
 from allim.channels.registry import close_channels, make_channels, make_http, make_services
+from allim.composition.syncing import open_sync
 from allim.database.pool import Database
+from allim.enrolment.calls import SyncCalls
 from tests.hub.conftest import ENVIRONMENT, serving
 
 READ = "read-secret-0123456789"
@@ -90,7 +92,8 @@ async def open_console(database: Database) -> AsyncIterator[Open]:
             channels = make_channels(environment, make_services(http))
             stack.push_async_callback(http.close)
             stack.push_async_callback(close_channels, channels)
-            app = create_app(database, channels, environment)
+            sync = await stack.enter_async_context(open_sync(database, channels, environment))
+            app = create_app(database, channels, environment, sync_calls=SyncCalls(sync))
             url = await stack.enter_async_context(serving(app))
             jar = aiohttp.CookieJar(unsafe=True)
             session = aiohttp.ClientSession(cookie_jar=jar)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -20,6 +20,8 @@ from allim.console.rendering import Templates
 from allim.console.sessions import Actor
 from allim.hub.audit import AuditLog, Entry
 from allim.hub.model import MAX_BIGINT
+
+Answer = TypeVar("Answer")
 
 THEMES = ("light", "dark")
 
@@ -153,11 +155,23 @@ class Visit:
             if recorded:
                 await run()
             else:
-                entry = Entry(self.who.name, action, subject, tenant, detail)
-                await self.setting.audit.around(entry, run)
+                await self.on_record(action, subject, run, detail=detail, tenant=tenant)
         except RequestError as error:
             return self.redirect(to, Flash(error.message, Mood.BAD))
         return self.redirect(to, Flash(done))
+
+    async def on_record(
+        self,
+        action: str,
+        subject: str,
+        run: Callable[[], Awaitable[Answer]],
+        *,
+        detail: Mapping[str, Any] | None = None,
+        tenant: int | None = None,
+    ) -> Answer:
+        """Do it on record, as `act` does, for handlers that answer in their own way."""
+        entry = Entry(self.who.name, action, subject, tenant, detail)
+        return await self.setting.audit.around(entry, run)
 
     @property
     def cookie_path(self) -> str:

@@ -129,6 +129,7 @@ class AlertQuery(_Listing):
     alert_type: AlertType | None = None
     severity: Severity | None = None
     resolved: bool | None = None
+    run_id: Annotated[int, Field(ge=1, le=MAX_BIGINT)] | None = None
 
 
 def record_routes(runs: Runs, alerts: Alerts) -> APIRouter:

@@ -17,7 +17,9 @@ from playwright.async_api import Browser, BrowserContext, Page, Request, async_p
 from allim.app import create_app
 from allim.base.settings import Environment
 from allim.channels.registry import close_channels, make_channels, make_http, make_services
+from allim.composition.syncing import open_sync
 from allim.database.pool import Database
+from allim.enrolment.calls import SyncCalls
 from tests.hub.conftest import ENVIRONMENT, serving
 from tests.requirements import program
 
@@ -129,9 +131,9 @@ async def serve(database: Database) -> AsyncIterator[Serve]:
             channels = make_channels(environment, make_services(http))
             stack.push_async_callback(http.close)
             stack.push_async_callback(close_channels, channels)
-            return await stack.enter_async_context(
-                serving(create_app(database, channels, environment))
-            )
+            sync = await stack.enter_async_context(open_sync(database, channels, environment))
+            app = create_app(database, channels, environment, sync_calls=SyncCalls(sync))
+            return await stack.enter_async_context(serving(app))
 
         yield start
 
