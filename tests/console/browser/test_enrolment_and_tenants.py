@@ -73,7 +73,8 @@ async def test_what_the_lms_says_stays_text(
         "INSERT INTO alert (run_id, alert_type, severity, source_type, source_id, category_id,"
         " revision, title, message, notification_id, old, new)"
         " SELECT id, 'CHANGED', 'high', 'enrolment_status',"
-        " %(xss)s, 303, 1, %(xss)s, %(xss)s, gen_random_uuid(), jsonb_build_object(%(xss)s::text, %(xss)s::text),"
+        " %(xss)s, 303, 1, %(xss)s, %(xss)s, gen_random_uuid(),"
+        " jsonb_build_object(%(xss)s::text, %(xss)s::text),"
         " jsonb_build_object(%(xss)s::text, 'new') FROM run_log RETURNING id",
         {"xss": XSS},
     )
