@@ -32,6 +32,7 @@ from allim.events.relaying.operations import OutboxOperator
 from allim.events.requests import BODY_LIMIT as EVENTS_BODY_LIMIT
 from allim.events.routes import event_routes
 from allim.hub.audit import AuditLog
+from allim.hub.audited import keep_audit
 from allim.hub.bulk import BULK_LIMIT, BulkCreation
 from allim.hub.coalescer import Coalescer, OnCommit
 from allim.hub.endpoints import EndpointBook
@@ -146,6 +147,8 @@ def create_app(
         openapi_url=None,
     )
     problems.install(app)
+    audit = AuditLog(database)
+    keep_audit(app, audit)
     # Never reached, but it makes the route known to whoever asks what there is.
     app.router.routes.insert(0, Route("/notifications", create, methods=["POST"]))
     app.include_router(bulk_route(BulkCreation(channels, coalescer)))
@@ -175,7 +178,7 @@ def create_app(
         environment=environment,
         channels=channels,
         keys=keys,
-        audit=AuditLog(database),
+        audit=audit,
         reader=reader,
         operations=Operations(database, on_commit),
         replays=Replays(database, on_commit),

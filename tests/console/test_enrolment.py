@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import Any
 
 from allim.database.pool import Database
 from allim.enrolment.calls import SyncCalls
@@ -48,7 +49,8 @@ async def test_without_an_lms_the_button_says_so(visitor: Visitor) -> None:
     await visitor.get("/enrolment")
     refused = await visitor.post("/enrolment/run", category_id="303")
     assert "no LMS is set up" in refused.words
-    for wrong in ({}, {"category_id": "x"}, {"category_id": "-1"}):
+    cases: list[dict[str, Any]] = [{}, {"category_id": "x"}, {"category_id": "-1"}]
+    for wrong in cases:
         answer = await visitor.post("/enrolment/run", **wrong)
         assert "category_id" in answer.words
 

@@ -87,14 +87,27 @@ class AuditLog:
         The entry ends as DONE, or as REFUSED with the error's code; whatever `run` raises is
         raised on.
         """
-        [(identity,)] = await self._database.fetch(SQL["begin"], entry.parameters)
+        identity = await self.begin(entry)
         try:
             answer = await run()
         except RequestError as error:
-            await self._end(identity, AuditOutcome.REFUSED, {"code": error.code})
+            await self.end(identity, refused=error.code)
             raise
-        await self._end(identity, AuditOutcome.DONE, {})
+        await self.end(identity)
         return answer
+
+    async def begin(self, entry: Entry) -> int:
+        """Write that something begins; the number of the entry."""
+        [(identity,)] = await self._database.fetch(SQL["begin"], entry.parameters)
+        return int(identity)
+
+    async def end(self, identity: int, *, refused: str | None = None) -> None:
+        """Write that it is done, or the code with which it was refused."""
+        outcome = AuditOutcome.REFUSED if refused else AuditOutcome.DONE
+        detail = {"code": refused} if refused else {}
+        await self._database.fetch(
+            SQL["end"], {"id": identity, "outcome": outcome.value, "detail": Jsonb(detail)}
+        )
 
     async def list(
         self, wanted: AuditFilter | None = None, *, limit: int = 50, cursor: str | None = None
@@ -114,11 +127,6 @@ class AuditLog:
         entries = [_row(*row) for row in rows[:limit]]
         more = len(rows) > limit
         return entries, cursors.numbered_cursor(_CURSOR, entries[-1].id) if more else None
-
-    async def _end(self, identity: int, outcome: AuditOutcome, detail: dict[str, Any]) -> None:
-        await self._database.fetch(
-            SQL["end"], {"id": identity, "outcome": outcome.value, "detail": Jsonb(detail)}
-        )
 
 
 def _row(*row: Any) -> AuditRow:
