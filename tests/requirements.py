@@ -1,7 +1,6 @@
-"""Programs and libraries that a test needs and a machine may lack.
+"""What some tests need of the machine: skipped with the reason where it is missing.
 
-Where they are missing a test is skipped with the reason; with `ALLIM_REQUIRE_ALL` set, as on
-a machine that has to run everything, it fails instead.
+In CI (`CI=true`), where everything has to run, what is missing fails the test.
 """
 
 from __future__ import annotations
@@ -9,11 +8,12 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import subprocess
 from typing import Any, NoReturn
 
 import pytest
 
-REQUIRE_ALL = "ALLIM_REQUIRE_ALL"
+MUST_ALL_RUN = os.environ.get("CI") == "true"
 _ADMIN_PLACES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
@@ -22,20 +22,32 @@ def needs_program(*names: str) -> str:
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_ADMIN_PLACES])
     found = next((where for name in names if (where := shutil.which(name, path=path))), None)
     if found is None:
-        _missing(f"{' or '.join(names)} is not installed")
+        _lacking(f"{' or '.join(names)} is not installed")
     return found
 
 
 def needs_module(name: str) -> Any:
     """The module of that name."""
     try:
-        found = importlib.import_module(name)
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        _missing(f"the library {error.name} is not installed")
-    return found
+        _lacking(f"the library {error.name} is not installed")
 
 
-def _missing(reason: str) -> NoReturn:
-    if os.environ.get(REQUIRE_ALL):
-        pytest.fail(f"{reason}, and {REQUIRE_ALL} is set")
-    pytest.skip(reason)
+def needs_korean_font() -> None:
+    """A font that draws Korean."""
+    fonts = subprocess.run(
+        [needs_program("fc-list"), ":lang=ko", "family"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    ).stdout
+    if not fonts.strip():
+        _lacking("there is no Korean font")
+
+
+def _lacking(reason: str) -> NoReturn:
+    if MUST_ALL_RUN:
+        pytest.fail(f"{reason}, and in CI every test must run: make system", pytrace=False)
+    pytest.skip(f"{reason}: make system")

@@ -10,12 +10,15 @@ from typing import Any
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from starlette.responses import RedirectResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
 from allim.channels.unsubscribing import UnsubscribeSettings
+from allim.console.console import make_console
+from allim.console.services import ConsoleServices
 from allim.database.pool import Database
 from allim.enrolment.alerts import Alerts
 from allim.enrolment.calls import SyncCalls
@@ -26,8 +29,12 @@ from allim.enrolment.routes import job_routes, record_routes
 from allim.enrolment.runs import Runs
 from allim.enrolment.scheduled import JOB_KINDS
 from allim.events.encryption import Encryption
+from allim.events.reading import EventReader
+from allim.events.relaying.operations import OutboxOperator
 from allim.events.requests import BODY_LIMIT as EVENTS_BODY_LIMIT
 from allim.events.routes import event_routes
+from allim.hub.audit import AuditLog
+from allim.hub.audited import keep_audit
 from allim.hub.bulk import BULK_LIMIT, BulkCreation
 from allim.hub.coalescer import Coalescer, OnCommit
 from allim.hub.endpoints import EndpointBook
@@ -76,7 +83,7 @@ from allim.messaging.unsubscribe_routes import unsubscribe_routes
 from allim.scheduler.routes import schedule_routes
 from allim.scheduler.schedules import Schedules
 from allim.web import problems
-from allim.web.access import AccessMiddleware, is_loopback
+from allim.web.access import CONSOLE, AccessMiddleware, is_loopback
 from allim.web.documentation import documentation_routes
 from allim.web.health import health_routes, metrics_route
 from allim.web.keys import ApiKeys, read_keys
@@ -161,6 +168,8 @@ def create_app(
         openapi_url=None,
     )
     problems.install(app)
+    audit = AuditLog(database)
+    keep_audit(app, audit)
     # Never reached, but it makes the route known to whoever asks what there is.
     app.router.routes.insert(0, Route("/notifications", create, methods=["POST"]))
     app.router.routes.insert(0, Route("/notifications/bulk", bulk, methods=["POST"]))
@@ -192,6 +201,29 @@ def create_app(
     app.include_router(ingest_routes(database, channels, environment, on_commit))
     app.include_router(health_routes(database))
     app.include_router(metrics_route(registry or CollectorRegistry()))
+    services = ConsoleServices(
+        database=database,
+        environment=environment,
+        channels=channels,
+        keys=keys,
+        audit=audit,
+        reader=reader,
+        operations=Operations(database, on_commit),
+        replays=Replays(database, on_commit),
+        endpoints=endpoints or EndpointBook(database),
+        events=EventReader(database),
+        event_operator=OutboxOperator(database, lambda lanes: on_commit(set(lanes))),
+        runs=Runs(database),
+        alerts=Alerts(database),
+        sync_calls=sync_calls,
+        schedules=Schedules(database, JOB_KINDS, wake_scheduler),
+        tenants=Tenants(database),
+        tracer=Tracer(database),
+        suppressions=SuppressionList(database),
+    )
+    console = make_console(services)
+    app.router.routes.insert(1, Route(CONSOLE, RedirectResponse("console/")))
+    app.mount(CONSOLE, console)
     by_hand = {
         "/notifications": {"post": CREATE_OPERATION},
         "/notifications/bulk": {"post": BULK_OPERATION},

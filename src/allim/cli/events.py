@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -11,6 +11,7 @@ from uuid import UUID
 
 import typer
 
+from allim.cli.recording import on_record
 from allim.cli.start import start
 
 if TYPE_CHECKING:
@@ -152,7 +153,13 @@ def replay(
         chosen = event_ids or await operator.chosen(selection)
         if dry_run:
             return len(chosen)
-        replayed = await operator.replay(chosen)
+        replayed = await on_record(
+            database,
+            "event.replay",
+            _subject(chosen),
+            lambda: operator.replay(chosen),
+            detail={"events": len(chosen), "topic": topic, "key": key},
+        )
         await _wake(database)
         return replayed
 
@@ -169,7 +176,13 @@ def discard(
     from allim.events.relaying.operations import OutboxOperator
 
     async def run(database: Database, _: Environment) -> int:
-        discarded = await OutboxOperator(database).discard(event_ids)
+        discarded = await on_record(
+            database,
+            "event.discard",
+            _subject(event_ids),
+            lambda: OutboxOperator(database).discard(event_ids),
+            detail={"events": len(event_ids)},
+        )
         await _wake(database)
         return discarded
 
@@ -193,13 +206,13 @@ def rotate(
     """
     from allim.base.errors import AllimError
     from allim.events.encryption import Encryption
-    from allim.events.rotation import Rotation
+    from allim.events.rotation import Rotated, Rotation
 
-    done = _with_database(
-        lambda database, environment: Rotation(
-            database, Encryption.of(environment).keys, finished=finished
-        ).run()
-    )
+    async def run(database: Database, environment: Environment) -> Rotated:
+        rotation = Rotation(database, Encryption.of(environment).keys, finished=finished)
+        return await on_record(database, "event.rotate_keys", "events", rotation.run)
+
+    done = _with_database(run)
     typer.echo(f"sealed {done.sealed} anew")
     if done.unreadable:
         shown = ", ".join(str(each) for each in done.unreadable[:10])
@@ -209,6 +222,10 @@ def rotate(
         )
     if done.left:
         raise AllimError(f"{done.left} were in use each time; run this again")
+
+
+def _subject(chosen: Sequence[UUID]) -> str:
+    return f"event {chosen[0]}" if len(chosen) == 1 else "events"
 
 
 def _moment(text: str | None) -> datetime | None:

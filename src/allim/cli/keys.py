@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from allim.base.errors import NotFound
+from allim.cli.recording import on_record
 from allim.cli.start import start
 
 if TYPE_CHECKING:
@@ -52,7 +53,15 @@ def create(
 
     async def make(database: Database, environment: Environment) -> tuple[str, bool]:
         is_first = not await keys_exist(database, environment)
-        return await create_key(database, name, scopes, tenant_id=tenant), is_first
+        detail = {"name": name, "scopes": [scope.value for scope in scopes], "tenant": tenant}
+        made = await on_record(
+            database,
+            "key.create",
+            f"key of {name}",
+            lambda: create_key(database, name, scopes, tenant_id=tenant),
+            detail=detail,
+        )
+        return made, is_first
 
     token, is_first = _with_database(make)
     typer.echo(token)
@@ -86,8 +95,15 @@ def revoke(
     """Revoke a key; running processes notice within seconds."""
     from allim.web.keys import revoke_key
 
-    if not _with_database(lambda database, _: revoke_key(database, identity)):
-        raise NotFound("key_not_found", f"there is no valid key {identity}")
+    async def end(database: Database) -> None:
+        if not await revoke_key(database, identity):
+            raise NotFound("key_not_found", f"there is no valid key {identity}")
+
+    _with_database(
+        lambda database, _: on_record(
+            database, "key.revoke", f"key {identity}", lambda: end(database)
+        )
+    )
     typer.echo(f"revoked {identity}")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from allim.cli.recording import on_record
 from allim.cli.start import start
 
 if TYPE_CHECKING:
@@ -180,7 +181,12 @@ def sqs_redrive(
         operations = Operations(database)
 
         async def retry(delivery: int) -> str:
-            await operations.retry(delivery)
+            await on_record(
+                database,
+                "delivery.retry",
+                f"delivery {delivery}",
+                lambda: operations.retry(delivery),
+            )
             return f"delivery {delivery} is sent again"
 
         kept = done = 0

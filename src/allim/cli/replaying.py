@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from enum import StrEnum
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from allim.cli.recording import operator_name
 from allim.cli.start import start
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def replay(
             return
         if not yes and not typer.confirm(f"Send {counted.total} again?", err=True):
             raise typer.Exit(1)
-        job = await replays.create(request, tenant=tenant, by=_who())
+        job = await replays.create(request, tenant=tenant, by=operator_name())
         typer.echo(f"replay {job.id}", err=True)
         _show(await _follow(replays, database, job))
 
@@ -116,19 +116,25 @@ def list_() -> None:
 @app.command()
 def pause(identity: Identity) -> None:
     """Let no further step begin."""
-    _with_replays(lambda replays, _: _moved(replays.pause(identity, tenant=None, by=_who())))
+    _with_replays(
+        lambda replays, _: _moved(replays.pause(identity, tenant=None, by=operator_name()))
+    )
 
 
 @app.command()
 def resume(identity: Identity) -> None:
     """Go on where it was paused; relays do."""
-    _with_replays(lambda replays, _: _moved(replays.resume(identity, tenant=None, by=_who())))
+    _with_replays(
+        lambda replays, _: _moved(replays.resume(identity, tenant=None, by=operator_name()))
+    )
 
 
 @app.command()
 def cancel(identity: Identity) -> None:
     """End it where it is; what was sent again stays so."""
-    _with_replays(lambda replays, _: _moved(replays.cancel(identity, tenant=None, by=_who())))
+    _with_replays(
+        lambda replays, _: _moved(replays.cancel(identity, tenant=None, by=operator_name()))
+    )
 
 
 async def _moved(moving: Awaitable[ReplayView]) -> None:
@@ -191,13 +197,6 @@ def _show(job: ReplayView) -> None:
         f"replay {job.id}  {job.status:<9}  {job.replayed:,} of {job.total:,} sent again{skipped}"
         f"  by {job.requested_by}{reason}"
     )
-
-
-def _who() -> str:
-    try:
-        return f"shell:{getpass.getuser()}"
-    except (KeyError, OSError):
-        return "shell"
 
 
 def _with_replays(use: Callable[[Replays, Database], Awaitable[None]]) -> None:

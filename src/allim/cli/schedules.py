@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from allim.base.errors import AllimError, InvalidRequest
+from allim.cli.recording import on_record
 from allim.cli.start import start
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def add(
             )
         )
 
-    made = _with_schedules(make)
+    made = _with_schedules(make, "create", usual if name is None else name)
     typer.echo(f"{made.name}: {_next(made)}")
     typer.echo("`allim up` runs it, or `allim schedule run`.", err=True)
 
@@ -139,7 +140,7 @@ def remove(name: Name) -> None:
     async def gone(schedules: Schedules) -> None:
         await schedules.remove(await _identity(schedules, name))
 
-    _with_schedules(gone)
+    _with_schedules(gone, "remove", name)
     typer.echo(f"removed {name}")
 
 
@@ -150,7 +151,7 @@ def fire(name: Name) -> None:
     async def asked(schedules: Schedules) -> None:
         await schedules.fire(await _identity(schedules, name))
 
-    _with_schedules(asked)
+    _with_schedules(asked, "fire", name)
     typer.echo(f"asked for: see  allim schedule fires {name}")
 
 
@@ -176,7 +177,7 @@ def _enable(name: str, *, enabled: bool) -> None:
         identity = await _identity(schedules, name)
         return await schedules.change(identity, ScheduleChange(enabled=enabled))
 
-    made = _with_schedules(changed)
+    made = _with_schedules(changed, "resume" if enabled else "pause", name)
     typer.echo(f"{made.name}: {_next(made)}")
 
 
@@ -223,7 +224,10 @@ def _local(moment: datetime, timezone: str) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
-def _with_schedules(use: Callable[[Schedules], Awaitable[Answer]]) -> Answer:
+def _with_schedules(
+    use: Callable[[Schedules], Awaitable[Answer]], action: str | None = None, name: str = ""
+) -> Answer:
+    """Open the schedules; what is done to the one of that name is on record as `action`."""
     environment, _ = start(quiet=True)
     from pydantic import ValidationError
 
@@ -239,7 +243,12 @@ def _with_schedules(use: Callable[[Schedules], Awaitable[Answer]]) -> Answer:
         async def run() -> Answer:
             async with connected(store, environment, "allim schedule") as database:
                 changed: list[bool] = []
-                answer = await use(Schedules(database, JOB_KINDS, lambda: changed.append(True)))
+                schedules = Schedules(database, JOB_KINDS, lambda: changed.append(True))
+                if action is None:
+                    return await use(schedules)
+                answer = await on_record(
+                    database, f"schedule.{action}", f"schedule {name}", lambda: use(schedules)
+                )
                 if changed:
                     # After the commit; should it be lost, schedulers look by themselves.
                     await database.fetch(

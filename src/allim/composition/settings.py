@@ -10,6 +10,7 @@ from allim.base.errors import ConfigurationError
 from allim.base.logging import LogSettings
 from allim.base.settings import INVALID, Environment, SettingsGroup
 from allim.channels.registry import settings_groups as channel_groups
+from allim.console.settings import ConsoleSettings
 from allim.database.embedded import EmbeddedSettings
 from allim.enrolment.dispatch_settings import DispatchSettings
 from allim.enrolment.lms.settings import LmsSettings
@@ -111,6 +112,7 @@ def settings_groups() -> Sequence[type[SettingsGroup]]:
         DatabaseSettings,
         EmbeddedSettings,
         AccessSettings,
+        ConsoleSettings,
         RelaySettings,
         SchedulerSettings,
         OutboxSettings,

@@ -26,6 +26,7 @@ class AlertFilter:
     severity: Severity | None = None
     resolved: bool | None = None
     category_id: int | None = None
+    run_id: int | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -74,7 +75,7 @@ def _conditions(wanted: AlertFilter) -> tuple[LiteralString, dict[str, Any]]:
         parameters["alert_type"] = wanted.alert_type
     if wanted.resolved is not None:
         parts.append(SQL["alert_is_resolved" if wanted.resolved else "alert_is_open"])
-    for name in ("severity", "category_id", "since", "until"):
+    for name in ("severity", "category_id", "run_id", "since", "until"):
         if (value := getattr(wanted, name)) is not None:
             parts.append(SQL["alert_" + name])
             parameters[name] = value

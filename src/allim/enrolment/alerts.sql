@@ -28,6 +28,11 @@ AND a.alert_type = 'FAILED'
 AND a.severity = %(severity)s
 -- name: alert_category_id
 AND a.category_id = %(category_id)s
+-- name: alert_run_id
+-- By alert_created: all that a run told, it told between its beginning and its end.
+AND a.run_id = %(run_id)s
+AND a.created_at >= (SELECT started_at FROM run_log WHERE id = %(run_id)s)
+AND a.created_at <= (SELECT coalesce(finished_at, 'infinity') FROM run_log WHERE id = %(run_id)s)
 -- name: alert_is_open
 AND NOT a.resolved
 -- name: alert_is_resolved

@@ -39,6 +39,21 @@ class SyncCalls:
 
         Raises Overloaded where there is no LMS, too much is under way, or the process stops.
         """
+        task = self._start(request)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise
+            raise Overloaded("stopping", STOPPING) from None
+
+    async def begin(self, request: SyncRequest, *, patience: float) -> SyncResult | None:
+        """The same, but wait `patience` seconds at most: None where the run goes on after that."""
+        task = self._start(request)
+        await asyncio.wait({task}, timeout=patience)
+        return task.result() if task.done() and not task.cancelled() else None
+
+    def _start(self, request: SyncRequest) -> asyncio.Task[SyncResult]:
         if self._sync is None:
             raise Overloaded("lms_not_set_up", NOT_SET_UP)
         if self._stopping:
@@ -48,12 +63,7 @@ class SyncCalls:
         task = asyncio.create_task(self._sync.run(request))
         self._running.add(task)
         task.add_done_callback(self._ended)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not task.cancelled():
-                raise
-            raise Overloaded("stopping", STOPPING) from None
+        return task
 
     def stop(self) -> None:
         """Begin no more, and cancel what is still under way in a while."""

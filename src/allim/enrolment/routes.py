@@ -23,6 +23,7 @@ from allim.enrolment.model import (
 )
 from allim.enrolment.runs import RunFilter, Runs
 from allim.enrolment.views import AlertView, RunView
+from allim.hub.audited import audited
 from allim.hub.model import MAX_BIGINT
 from allim.hub.reading import PAGE_LIMIT
 from allim.hub.views import Page
@@ -129,6 +130,7 @@ class AlertQuery(_Listing):
     alert_type: AlertType | None = None
     severity: Severity | None = None
     resolved: bool | None = None
+    run_id: Annotated[int, Field(ge=1, le=MAX_BIGINT)] | None = None
 
 
 def record_routes(runs: Runs, alerts: Alerts) -> APIRouter:
@@ -153,7 +155,11 @@ def record_routes(runs: Runs, alerts: Alerts) -> APIRouter:
     async def show_alert(alert_id: Id) -> AlertView:
         return await alerts.one(alert_id)
 
-    @router.post("/alerts/{alert_id}/resolve", summary="Mark an alert as dealt with")
+    @router.post(
+        "/alerts/{alert_id}/resolve",
+        summary="Mark an alert as dealt with",
+        dependencies=[audited("alert.resolve", "alert {alert_id}")],
+    )
     async def resolve(alert_id: Id, principal: _Operating) -> AlertView:
         return await alerts.resolve(alert_id, by=principal.name)
 

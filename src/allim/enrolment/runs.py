@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, LiteralString
@@ -10,7 +11,7 @@ from allim.base.errors import NotFound
 from allim.database.pool import Database
 from allim.database.statements import Statements
 from allim.enrolment.model import RunStatus, TriggerType
-from allim.enrolment.views import RunView
+from allim.enrolment.views import LockView, RunView
 from allim.hub.cursors import numbered_cursor, read_numbered_cursor
 from allim.hub.views import Page
 
@@ -60,6 +61,10 @@ class Runs:
         if not rows:
             raise NotFound("run_not_found", f"there is no run {run}")
         return RunView.model_validate(rows[0][0])
+
+    async def locks(self) -> Sequence[LockView]:
+        """The locks that are held, or ran out and were not yet taken over."""
+        return [LockView.model_validate(row[0]) for row in await self._database.fetch(SQL["locks"])]
 
 
 def run_statement(name: str, filters: LiteralString = "") -> LiteralString:

@@ -4,6 +4,15 @@ SELECT run_id, lock_expires_at
   FROM job_lock
  WHERE job_name = %(job_name)s AND lock_expires_at > clock_timestamp()
 
+-- name: locks
+-- All of them: one a category, and released locks are deleted.
+SELECT json_build_object(
+           'job_name', job_name, 'locked_by', locked_by, 'locked_at', locked_at,
+           'lock_expires_at', lock_expires_at, 'run_id', run_id,
+           'ran_out', lock_expires_at <= clock_timestamp())
+  FROM job_lock
+ ORDER BY locked_at
+
 -- name: open_run
 INSERT INTO run_log (category_id, trigger_type, worker)
 VALUES (%(category_id)s, %(trigger_type)s, %(worker)s)

@@ -30,6 +30,17 @@ class RunView(BaseModel):
     updated_at: Moment
 
 
+class LockView(BaseModel):
+    """A lock on a category, held by the run that is under way."""
+
+    job_name: str
+    locked_by: str
+    locked_at: Moment
+    lock_expires_at: Moment
+    run_id: int
+    ran_out: bool = Field(description="Nobody renews it: the next run takes it over")
+
+
 class AlertView(BaseModel):
     """One alert."""
 

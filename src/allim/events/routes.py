@@ -26,6 +26,7 @@ from allim.events.views import (
     EventView,
     Published,
 )
+from allim.hub.audited import audited
 from allim.web.access import AccessScope, Principal, requires
 from allim.web.bodies import only_json
 
@@ -113,6 +114,7 @@ def event_routes(
         "/{event_id}/replay",
         summary="Publish an event again, under the same id; a failed one now",
         responses=_CONFLICT,
+        dependencies=[audited("event.replay", "event {event_id}")],
     )
     async def replay(event_id: UUID, principal: Operating) -> EventView:
         _refuse_tenant(principal)
@@ -125,6 +127,7 @@ def event_routes(
         "/{event_id}/discard",
         summary="Give up on an event that has not left; its key goes on",
         responses=_CONFLICT,
+        dependencies=[audited("event.discard", "event {event_id}")],
     )
     async def discard(event_id: UUID, principal: Operating) -> EventView:
         _refuse_tenant(principal)

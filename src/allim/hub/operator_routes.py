@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from allim.base.errors import FieldProblem, InvalidRequest
+from allim.hub.audited import audited
 from allim.hub.endpoints import SIGNED_CHANNEL, EndpointBook
 from allim.hub.model import MAX_BIGINT, ChannelName, Recipient, TenantId
 from allim.hub.operations import Operations
@@ -70,6 +71,7 @@ def operation_routes(operations: Operations, reader: Reader) -> APIRouter:
         summary="Cancel what is not under way",
         tags=["notifications"],
         responses=_CONFLICT,
+        dependencies=[audited("notification.cancel", "notification {notification_id}")],
     )
     async def cancel(notification_id: UUID, principal: Sending) -> CanceledView:
         return await operations.cancel(notification_id, principal.tenant_id)
@@ -79,6 +81,7 @@ def operation_routes(operations: Operations, reader: Reader) -> APIRouter:
         summary="Send a dead, skipped or held delivery again; a failed one now",
         tags=["deliveries"],
         responses=_CONFLICT,
+        dependencies=[audited("delivery.retry", "delivery {delivery_id}")],
     )
     async def retry(delivery_id: Id, principal: Operating) -> DeliveryView:
         await operations.retry(delivery_id, principal.tenant_id)
@@ -89,7 +92,7 @@ def operation_routes(operations: Operations, reader: Reader) -> APIRouter:
         summary="Give up on a dead, skipped or held delivery",
         tags=["deliveries"],
         responses=_CONFLICT,
-        dependencies=[JSON_BODY],
+        dependencies=[JSON_BODY, audited("delivery.discard", "delivery {delivery_id}")],
     )
     async def discard(
         delivery_id: Id, body: Annotated[DiscardRequest, Body()], principal: Operating
@@ -117,7 +120,7 @@ def endpoint_routes(book: EndpointBook) -> APIRouter:
         status_code=201,
         summary="Give a target a signing secret, shown this once",
         responses=_CONFLICT,
-        dependencies=[JSON_BODY],
+        dependencies=[JSON_BODY, audited("endpoint.create", "endpoint")],
     )
     async def create(body: EndpointRequest, principal: Operating) -> EndpointSecretView:
         own = principal.tenant_id
@@ -129,15 +132,27 @@ def endpoint_routes(book: EndpointBook) -> APIRouter:
             body.url, channel=body.channel, tenant=body.tenant_id if own is None else own
         )
 
-    @router.post("/{endpoint_id}/rotate", summary="A new secret; the old one signs beside it")
+    @router.post(
+        "/{endpoint_id}/rotate",
+        summary="A new secret; the old one signs beside it",
+        dependencies=[audited("endpoint.rotate", "endpoint {endpoint_id}")],
+    )
     async def rotate(endpoint_id: Id, principal: Operating) -> EndpointSecretView:
         return await book.rotate(endpoint_id, principal.tenant_id)
 
-    @router.post("/{endpoint_id}/retire", summary="Let only the newest secret sign")
+    @router.post(
+        "/{endpoint_id}/retire",
+        summary="Let only the newest secret sign",
+        dependencies=[audited("endpoint.retire", "endpoint {endpoint_id}")],
+    )
     async def retire(endpoint_id: Id, principal: Operating) -> EndpointView:
         return await book.retire(endpoint_id, principal.tenant_id)
 
-    @router.post("/{endpoint_id}/enable", summary="Call a disabled target again")
+    @router.post(
+        "/{endpoint_id}/enable",
+        summary="Call a disabled target again",
+        dependencies=[audited("endpoint.enable", "endpoint {endpoint_id}")],
+    )
     async def enable(endpoint_id: Id, principal: Operating) -> EndpointView:
         return await book.enable(endpoint_id, principal.tenant_id)
 

@@ -124,7 +124,3 @@ UPDATE replay_job
 -- Seconds until the next step of any job. Needs replay_job_due.
 SELECT extract(epoch FROM next_step_at - clock_timestamp())::float8
   FROM replay_job WHERE status = 'RUNNING' ORDER BY next_step_at LIMIT 1
-
--- name: record
-INSERT INTO audit_log (actor, action, subject, tenant_id, detail)
-VALUES (%(actor)s, %(action)s, %(subject)s, %(tenant_id)s, %(detail)s)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response
 
 from allim.base.errors import FieldProblem, InvalidRequest
+from allim.hub.audited import audited
 from allim.hub.coalescer import Coalescer
 from allim.hub.creation import Created
 from allim.hub.model import MAX_BIGINT
@@ -102,13 +103,23 @@ def suppression_routes(suppressions: SuppressionList) -> APIRouter:
             own=principal.tenant_id, recipient=recipient, limit=limit, cursor=cursor
         )
 
-    @router.post("", status_code=201, summary="Write to somebody no more", dependencies=[JSON_BODY])
+    @router.post(
+        "",
+        status_code=201,
+        summary="Write to somebody no more",
+        dependencies=[JSON_BODY, audited("suppression.add", "suppression")],
+    )
     async def add(
         body: Annotated[SuppressionRequest, Body()], principal: Sending
     ) -> SuppressionView:
         return await suppressions.add(body, principal.tenant_id)
 
-    @router.delete("/{suppression_id}", status_code=204, summary="Somebody may be written to again")
+    @router.delete(
+        "/{suppression_id}",
+        status_code=204,
+        summary="Somebody may be written to again",
+        dependencies=[audited("suppression.remove", "suppression {suppression_id}")],
+    )
     async def remove(suppression_id: Id, principal: Operating) -> None:
         await suppressions.remove(suppression_id, principal.tenant_id)
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Resp
 from starlette.responses import StreamingResponse
 
 from allim.base.errors import FieldProblem, Forbidden, InvalidRequest, NotFound
+from allim.hub.audited import audited
 from allim.hub.model import MAX_BIGINT
 from allim.hub.reading import PAGE_LIMIT
 from allim.hub.views import Page
@@ -46,7 +47,7 @@ def tenant_routes(tenants: Tenants) -> APIRouter:
         "",
         status_code=201,
         summary="Open a tenant; the id is your own",
-        dependencies=[JSON_BODY],
+        dependencies=[JSON_BODY, audited("tenant.create", "tenant")],
         responses={409: {"description": "There is one with this id"}},
     )
     async def create(
@@ -68,7 +69,11 @@ def tenant_routes(tenants: Tenants) -> APIRouter:
         _refuse_others(principal, tenant_id)
         return await tenants.show(tenant_id)
 
-    @router.patch("/{tenant_id}", summary="Change a tenant", dependencies=[JSON_BODY])
+    @router.patch(
+        "/{tenant_id}",
+        summary="Change a tenant",
+        dependencies=[JSON_BODY, audited("tenant.change", "tenant {tenant_id}")],
+    )
     async def change(
         tenant_id: Id, body: Annotated[TenantChange, Body()], principal: Administering
     ) -> TenantView:
@@ -79,7 +84,7 @@ def tenant_routes(tenants: Tenants) -> APIRouter:
         "/{tenant_id}/credits",
         status_code=201,
         summary="Top up; send an Idempotency-Key and a repeat adds nothing",
-        dependencies=[JSON_BODY],
+        dependencies=[JSON_BODY, audited("tenant.credit", "tenant {tenant_id}")],
         responses={
             200: {"model": CreditView, "description": "An earlier request had written it"},
             409: {"description": "There is not as much to take back"},

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query
 from starlette.responses import Response
 
+from allim.hub.audited import audited
 from allim.hub.model import MAX_BIGINT
 from allim.hub.reading import PAGE_LIMIT
 from allim.hub.views import Page
@@ -40,7 +41,7 @@ def schedule_routes(schedules: Schedules) -> APIRouter:
         status_code=201,
         summary="Run a job at cron times",
         responses=_CONFLICT,
-        dependencies=[_OPERATE, Depends(only_json)],
+        dependencies=[_OPERATE, Depends(only_json), audited("schedule.create", "schedule")],
     )
     async def create(body: ScheduleRequest, response: Response) -> ScheduleView:
         made = await schedules.create(body)
@@ -55,7 +56,11 @@ def schedule_routes(schedules: Schedules) -> APIRouter:
         "/{schedule_id}",
         summary="Change, pause or resume a schedule",
         responses=_CONFLICT,
-        dependencies=[_OPERATE, Depends(only_json)],
+        dependencies=[
+            _OPERATE,
+            Depends(only_json),
+            audited("schedule.change", "schedule {schedule_id}"),
+        ],
     )
     async def change(schedule_id: Id, body: ScheduleChange) -> ScheduleView:
         return await schedules.change(schedule_id, body)
@@ -64,7 +69,7 @@ def schedule_routes(schedules: Schedules) -> APIRouter:
         "/{schedule_id}",
         status_code=204,
         summary="Remove a schedule and the record of its fires",
-        dependencies=[_OPERATE],
+        dependencies=[_OPERATE, audited("schedule.remove", "schedule {schedule_id}")],
     )
     async def remove(schedule_id: Id) -> None:
         await schedules.remove(schedule_id)
@@ -74,7 +79,7 @@ def schedule_routes(schedules: Schedules) -> APIRouter:
         status_code=202,
         summary="Run its job now, by whichever scheduler comes first",
         responses=_CONFLICT,
-        dependencies=[_OPERATE],
+        dependencies=[_OPERATE, audited("schedule.fire", "schedule {schedule_id}")],
     )
     async def fire(schedule_id: Id) -> FireView:
         return await schedules.fire(schedule_id)

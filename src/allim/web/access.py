@@ -23,12 +23,12 @@ from allim.web.problems import Refused, Unauthenticated, problem_of
 PRINCIPAL = "allim.principal"
 """Where the middleware puts the principal in the ASGI scope."""
 
-EXEMPT_PREFIXES = ("/health/", "/receipts/", "/static/", "/unsubscribe/", "/ingest/github")
+EXEMPT_PREFIXES = ("/health/", "/receipts/", "/console/", "/unsubscribe/", "/ingest/github")
+CONSOLE = "/console"
+"""Paths that need no key: probes, what is signed by a secret of its own (receipts, GitHub's
+events), signed links, and the console, which has sessions of its own before every page."""
 SIGNED_PREFIX = "/unsubscribe/"
 """Whose paths prove themselves what may be done: it is the same from whatever page."""
-LOGIN = "/login"
-"""Paths that need no key: probes, what is signed by a secret of its own (receipts, GitHub's
-events), signed links, the login page and its files."""
 
 NO_KEY = "an API key is needed, as the header `Authorization: Bearer <token>`"
 UNKNOWN_KEY = "the API key is not known, or was revoked"
@@ -215,7 +215,7 @@ class AccessMiddleware:
                 origin = value
             elif name == b"sec-fetch-site":
                 site = value
-        exempt = path.startswith(EXEMPT_PREFIXES) or path == LOGIN
+        exempt = path.startswith(EXEMPT_PREFIXES) or path == CONSOLE
         if not self._any_host and not path.startswith("/health/"):
             self._check_host(host)
         if scope["method"] not in _SAFE_METHODS and not path.startswith(SIGNED_PREFIX):

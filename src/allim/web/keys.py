@@ -15,7 +15,7 @@ from datetime import datetime
 from allim.base.clock import SYSTEM_CLOCK, Clock
 from allim.base.errors import ConfigurationError, DatabaseUnavailable, FieldProblem, InvalidRequest
 from allim.base.settings import Environment
-from allim.database.pool import Database
+from allim.database.pool import Connection, Database
 from allim.database.statements import Statements
 from allim.web.access import ANYBODY, AccessScope, Principal
 from allim.web.settings import AccessSettings
@@ -41,7 +41,7 @@ def read_keys(setting: str | None) -> Mapping[bytes, Principal]:
         if not entry.strip():
             continue
         name, principal, secret = _read_key(entry.strip(), at)
-        digest = _digest(secret)
+        digest = digest_of(secret)
         if digest in keys:
             raise ConfigurationError(f"ALLIM_API_KEYS: key {name!r} has another key's secret")
         keys[digest] = principal
@@ -117,7 +117,25 @@ class ApiKeys:
         token = _token(authorization)
         if token is None:
             return None
-        digest = hashlib.sha256(token).digest()
+        return self._owner(hashlib.sha256(token).digest())
+
+    async def is_open(self) -> bool:
+        """Whether nobody needs a key: there is none, and only this machine can ask."""
+        return not (await self.exist() or self._needed)
+
+    async def owner(self, digest: bytes) -> Principal | None:
+        """The principal of the key whose secret has this SHA-256."""
+        if self._clock() >= self._fresh_until:
+            await self._freshen()
+        return self._owner(digest)
+
+    async def refresh(self) -> None:
+        """Read the table again now: a key was just created or revoked, or is not known."""
+        if self._reading is not None:
+            await asyncio.shield(self._reading)  # It may have begun before the change.
+        await self._freshen()
+
+    def _owner(self, digest: bytes) -> Principal | None:
         for keys in (self._configured, self._stored or {}):
             # The digest of a guess tells nothing of how near it was, so a lookup leaks nothing.
             if (principal := keys.get(digest)) is not None:
@@ -174,6 +192,18 @@ async def create_key(
 
     Raises InvalidRequest for a name or scopes that cannot be.
     """
+    async with database.transaction() as tx:
+        return (await insert_key(tx, name, scopes, tenant_id=tenant_id))[1]
+
+
+async def insert_key(
+    tx: Connection,
+    name: str,
+    scopes: Sequence[AccessScope],
+    *,
+    tenant_id: int | None = None,
+) -> tuple[int, str]:
+    """As `create_key`, in a transaction of the caller's: number and token of the key."""
     problems = []
     if not _NAME.fullmatch(name):
         problems.append(FieldProblem("/name", "name", "must be 1 to 64 letters and digits"))
@@ -184,16 +214,18 @@ async def create_key(
     if problems:
         raise InvalidRequest(problems)
     token = KEY_PREFIX + secrets.token_urlsafe(32)
-    await database.fetch(
+    made = await tx.execute(
         SQL["create_key"],
         {
             "name": name,
-            "key_hash": _digest(token),
+            "key_hash": digest_of(token),
             "scopes": [scope.value for scope in scopes],
             "tenant_id": tenant_id,
         },
     )
-    return token
+    row = await made.fetchone()
+    assert row is not None
+    return row[0], token
 
 
 async def list_keys(database: Database) -> Sequence[StoredKey]:
@@ -208,7 +240,14 @@ async def list_keys(database: Database) -> Sequence[StoredKey]:
 
 async def revoke_key(database: Database, identity: int) -> bool:
     """Revoke a key; False when there is none, or it was revoked before."""
-    return bool(await database.fetch(SQL["revoke_key"], {"id": identity}))
+    async with database.transaction() as tx:
+        return await end_key(tx, identity)
+
+
+async def end_key(tx: Connection, identity: int) -> bool:
+    """As `revoke_key`, in a transaction of the caller's."""
+    ended = await tx.execute(SQL["revoke_key"], {"id": identity})
+    return await ended.fetchone() is not None
 
 
 def same_secret(given: str, expected: str) -> bool:
@@ -229,7 +268,8 @@ def _token(authorization: bytes) -> bytes | None:
         return None
 
 
-def _digest(token: str) -> bytes:
+def digest_of(token: str) -> bytes:
+    """What is stored of a token, and looked up."""
     return hashlib.sha256(token.encode()).digest()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shutil
 from dataclasses import replace
 
@@ -20,6 +19,7 @@ from allim.relay.outcomes import OutcomeKind
 from tests.events.kafka.conftest import Brokers, event_id, first_by_key, headers_of
 from tests.events.kafka.mock_cluster import mock_cluster
 from tests.events.relay.conftest import Outbox, relaying
+from tests.requirements import MUST_ALL_RUN
 
 NOT_ENOUGH_REPLICAS = 19
 KEYS = [f"k{number}" for number in range(20)]
@@ -36,7 +36,7 @@ def message(topic: str, key: str | None, payload: bytes, number: int = 1) -> Out
     )
 
 
-@pytest.mark.skipif(os.environ.get("CI") != "true", reason="what CI must hold to")
+@pytest.mark.skipif(not MUST_ALL_RUN, reason="what CI must hold to")
 def test_where_java_is_the_suite_runs_on_a_real_kafka(kafka: Brokers) -> None:
     assert kafka.node is not None or shutil.which("java") is None
 

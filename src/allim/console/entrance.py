@@ -1,0 +1,84 @@
+"""Logging in and out, and the choice of a language."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from allim.base.errors import Forbidden
+from allim.console.languages import LANGUAGES
+from allim.console.login_limit import SECONDS, LoginLimit
+from allim.console.sessions import Sessions
+from allim.console.visit import SECURITY_HEADERS, Visit
+
+SESSION = "allim_session"
+GUEST = "allim_guest"
+"""The cookie that forms are bound to before anybody is logged in."""
+_YEAR = 365 * 24 * 3600
+
+
+class Entrance:
+    """What is reached without a session."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._limit = LoginLimit()
+
+    def send_to_login(self, visit: Visit) -> Response:
+        """To the login, and from there back to the page that was asked for."""
+        if visit.request.headers.get("hx-request") == "true":
+            headers = {**SECURITY_HEADERS, "HX-Redirect": visit.url("/login")}
+            return Response("", 401, headers)
+        if visit.request.method == "GET":
+            return visit.redirect("/login", next=visit.own_path)
+        return visit.redirect("/login")
+
+    async def show(self, visit: Visit) -> Response:
+        """The form; whoever is in already goes on."""
+        after = _after(visit.query("next"))
+        if visit.actor is not None:
+            return visit.redirect(after)
+        return visit.render("login.html", next=after, problem=None)
+
+    async def log_in(self, visit: Visit) -> Response:
+        """Open a session for a good key."""
+        after = _after(visit.form.text("next"))
+        client = visit.request.client.host if visit.request.client else ""
+
+        def refuse(status: int, problem: str) -> Response:
+            return visit.render("login.html", status=status, next=after, problem=problem)
+
+        if self._limit.refuses(client):
+            answer = refuse(429, visit.t("base.login.too_often"))
+            answer.headers["Retry-After"] = str(int(SECONDS))
+            return answer
+        try:
+            opened = await self._sessions.open(visit.form.text("key") or "")
+        except Forbidden as error:
+            return refuse(403, visit.t(f"base.login.{error.code}"))
+        if opened is None:
+            self._limit.failed(client)
+            return refuse(401, visit.t("base.login.unknown_key"))
+        self._limit.succeeded(client)
+        answer = visit.redirect(after)
+        visit.set_cookie(answer, SESSION, opened[0], seconds=self._sessions.seconds)
+        return answer
+
+    async def log_out(self, visit: Visit) -> Response:
+        """End the session, here and in the database."""
+        await self._sessions.close(visit.request.cookies.get(SESSION))
+        answer = visit.redirect("/login")
+        answer.delete_cookie(SESSION, path=visit.cookie_path)
+        return answer
+
+    async def choose_language(self, visit: Visit) -> Response:
+        """Remember the language, and show the same page in it."""
+        answer = visit.redirect(_after(visit.form.text("next")))
+        language = visit.form.text("language")
+        if language in LANGUAGES:
+            visit.set_cookie(answer, "allim_language", str(language), seconds=_YEAR)
+        return answer
+
+
+def _after(path: str | None) -> str:
+    # It is put behind our own root, so it cannot lead elsewhere.
+    return path if path and path.startswith("/") and path.isprintable() else "/"

@@ -1,0 +1,82 @@
+// What pages cannot do by themselves: times in the viewer's zone, light and dark, keys, questions
+// before an action, and regions that rest while nobody looks.
+"use strict";
+
+const two = (number) => String(number).padStart(2, "0");
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+
+function showTimes(root) {
+  for (const element of root.querySelectorAll("time[datetime]:not([data-shown])")) {
+    const at = new Date(element.dateTime);
+    if (isNaN(at)) continue;
+    element.textContent =
+      `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ` +
+      `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+    element.title = `${element.dateTime} (${zone})`;
+    element.dataset.shown = "";
+  }
+}
+
+function toggleTheme() {
+  const html = document.documentElement;
+  const dark = html.dataset.theme
+    ? html.dataset.theme === "dark"
+    : matchMedia("(prefers-color-scheme: dark)").matches;
+  html.dataset.theme = dark ? "light" : "dark";
+  const path = document.body.dataset.cookiePath;
+  document.cookie =
+    `allim_theme=${html.dataset.theme}; path=${path}; max-age=31536000; samesite=lax`;
+}
+
+function ask(question) {
+  const dialog = document.getElementById("confirm");
+  dialog.querySelector("#confirm-text").textContent = question;
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) =>
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
+}
+
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  const question = form.dataset.confirm;
+  if (!question || form.dataset.confirmed !== undefined) return;
+  event.preventDefault();
+  if (!(await ask(question))) return;
+  form.dataset.confirmed = "";
+  form.requestSubmit(event.submitter);
+  delete form.dataset.confirmed;
+});
+
+document.addEventListener("click", (event) => {
+  if (event.target.closest("[data-theme-toggle]")) toggleTheme();
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input, textarea, select, [contenteditable]")) return;
+  const search = document.querySelector("[data-search]");
+  if (!search) return;
+  event.preventDefault();
+  search.focus();
+  search.select();
+});
+
+// Live regions rest while the page is hidden, and while somebody has opened or chosen something
+// within them.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const region = event.target.closest("[data-live]");
+  if (!region) return;
+  const busy = document.hidden || region.contains(document.activeElement) ||
+    region.querySelector("details[open]");
+  if (busy) event.preventDefault();
+});
+
+document.addEventListener("htmx:configRequest", (event) => {
+  if (event.detail.verb !== "get") {
+    event.detail.headers["X-CSRF-Token"] = document.body.dataset.csrf;
+  }
+});
+
+document.addEventListener("htmx:afterSwap", (event) => showTimes(event.target));
+showTimes(document);

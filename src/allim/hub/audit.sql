@@ -1,0 +1,25 @@
+-- name: record
+INSERT INTO audit_log (actor, action, subject, tenant_id, detail)
+VALUES (%(actor)s, %(action)s, %(subject)s, %(tenant_id)s, %(detail)s)
+
+-- name: begin
+INSERT INTO audit_log (actor, action, subject, tenant_id, detail, outcome)
+VALUES (%(actor)s, %(action)s, %(subject)s, %(tenant_id)s, %(detail)s, 'begun')
+RETURNING id
+
+-- name: end
+-- The one thing that may still change in a row, once.
+UPDATE audit_log
+   SET outcome = %(outcome)s, detail = detail || %(detail)s, updated_at = clock_timestamp()
+ WHERE id = %(id)s AND outcome = 'begun'
+RETURNING id
+
+-- name: list
+-- Backwards along the primary key; a subject has audit_log_subject.
+SELECT id, actor, action, subject, tenant_id, detail, outcome, created_at
+  FROM audit_log
+ WHERE (CAST(%(before)s AS bigint) IS NULL OR id < %(before)s)
+   AND (CAST(%(actor)s AS text) IS NULL OR actor = %(actor)s)
+   AND (CAST(%(action)s AS text) IS NULL OR starts_with(action, %(action)s))
+   AND (CAST(%(subject)s AS text) IS NULL OR subject = %(subject)s)
+ ORDER BY id DESC LIMIT %(limit)s
