@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 4
 
 # What the tests of the browser, the pooler and the alerts need; without them those are skipped.
-PACKAGES := chromium fonts-nanum pgbouncer prometheus prometheus-alertmanager
+PACKAGES := chromium fontconfig fonts-nanum pgbouncer prometheus prometheus-alertmanager
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 
 .DEFAULT_GOAL := help
