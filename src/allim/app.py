@@ -61,7 +61,7 @@ from allim.ingest.routes import ingest_routes
 from allim.messaging.cancellation import Reservations
 from allim.messaging.email_receipt_routes import BODY_BYTES as EMAIL_RECEIPT_LIMIT
 from allim.messaging.email_receipt_routes import PATH as EMAIL_RECEIPTS
-from allim.messaging.email_receipt_routes import email_receipt_routes
+from allim.messaging.email_receipt_routes import email_receipt_routes, email_receipt_schemas
 from allim.messaging.email_receipts import EmailReceipts
 from allim.messaging.intake import Intake
 from allim.messaging.receipt_routes import BODY_BYTES as RECEIPT_LIMIT
@@ -228,5 +228,6 @@ def create_app(
         "/notifications": {"post": CREATE_OPERATION},
         "/notifications/bulk": {"post": BULK_OPERATION},
     }
-    app.include_router(documentation_routes(app, by_hand, create_schemas()))
+    schemas = {**create_schemas(), **email_receipt_schemas()}
+    app.include_router(documentation_routes(app, by_hand, schemas))
     return app

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ValidationError
@@ -19,6 +20,7 @@ from allim.web.problems import Refused
 PATH = "/receipts/email"
 BODY_BYTES = 2 * 1024 * 1024
 SECRET_HEADER = "X-Allim-Secret"  # noqa: S105
+SCHEMAS = "#/components/schemas/{model}"
 MAIL_TYPES = frozenset({"message/rfc822", "message/global"})
 
 
@@ -42,7 +44,7 @@ def email_receipt_routes(receipts: EmailReceipts, settings: EmailReceiptSettings
             "requestBody": {
                 "required": True,
                 "content": {
-                    "application/json": {"schema": EmailReports.model_json_schema()},
+                    "application/json": {"schema": {"$ref": SCHEMAS.format(model="EmailReports")}},
                 },
             }
         },
@@ -67,6 +69,13 @@ def email_receipt_routes(receipts: EmailReceipts, settings: EmailReceiptSettings
         )
 
     return router
+
+
+def email_receipt_schemas() -> dict[str, Any]:
+    """The schemas that the operation described here refers to."""
+    schema = EmailReports.model_json_schema(ref_template=SCHEMAS)
+    schemas: dict[str, Any] = schema.pop("$defs")
+    return {**schemas, "EmailReports": schema}
 
 
 def _check_secret(settings: EmailReceiptSettings, request: Request) -> None:
