@@ -172,6 +172,7 @@ def create_app(
     app.include_router(metrics_route(registry or CollectorRegistry()))
     services = ConsoleServices(
         database=database,
+        on_commit=on_commit,
         environment=environment,
         channels=channels,
         keys=keys,
