@@ -89,7 +89,8 @@ async def add_hour(database: Database, worker: str = "host-1-abcdef") -> None:
     first = int(now // 60) * 60
     sums: dict[Cell, Sums] = {}
     for n in range(60):
-        wave = 40 + 25 * ((n * 7) % 11) // 11
+        part = now % 60 / 60 if n == 0 else 1.0
+        wave = int(part * (40 + 25 * ((n * 7) % 11) // 11))
         bad = 12 if 20 <= n < 30 else 1
         at = first - n * 60
         sums[Cell(at, "delivery", "EMAIL")] = Sums(wave * 3, 1, 0, 0, 0, wave, wave * 0.08, 0.6)

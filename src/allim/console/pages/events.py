@@ -51,7 +51,7 @@ def events_page(services: ConsoleServices) -> Page:
             following=found.next,
             cursor=visit.cursor,
             wanted=wanted,
-            status=status if wanted.status else None,
+            chosen=status if wanted.status else None,
             statuses=list(EventStatus),
         )
 

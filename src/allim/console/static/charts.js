@@ -53,11 +53,12 @@
 
   function draw(figure, at, values) {
     const box = figure.querySelector(".chart");
+    const percent = figure.dataset.unit === "%";
     const palette = colours();
     const lines = linesOf(figure, values, palette);
-    const some = lines.some((line) => line.values.some((value) => value));
-    figure.dataset.state = lines.length ? "drawn" : "empty";
-    if (!lines.length) {
+    const some = lines.some((line) => line.values.some((value) => percent ? value !== null : value));
+    figure.dataset.state = some ? "drawn" : "empty";
+    if (!some) {
       box.textContent = section.dataset.none;
       return null;
     }
@@ -66,22 +67,21 @@
     const long = at[at.length - 1] - at[0] > 90_000;
     const axis = { stroke: palette.text, grid: { stroke: palette.grid, width: 1 },
       ticks: { stroke: palette.grid, width: 1, size: 4 }, font: "12px system-ui, sans-serif" };
-    const percent = unit === "%";
     return new uPlot({
       width: box.clientWidth,
       height: HEIGHT,
       cursor: { drag: { x: false, y: false } },
       scales: {
         x: { time: true },
-        y: { range: (_plot, _low, high) => [0, percent ? 100 : some ? high * 1.1 : 1] },
+        y: { range: (_plot, _low, high) => [0, percent ? 100 : high * 1.1] },
       },
       axes: [
         { ...axis, values: (_plot, splits) => splits.map((split) => moment(split, long)),
-          space: long ? 90 : 60 },
+          space: long ? 90 : 60, size: 28 },
         { ...axis, size: 48, values: (_plot, splits) => splits.map((split) => short(split) + unit) },
       ],
       series: [
-        { label: "", value: (_plot, value) => (value == null ? "–" : moment(value, long)) },
+        { label: "\u00a0", value: (_plot, value) => (value == null ? "–" : moment(value, long)) },
         ...lines.map((line) => ({
           label: line.name,
           stroke: line.colour,
