@@ -97,6 +97,11 @@ async def add_hour(database: Database, worker: str = "host-1-abcdef") -> None:
         sums[Cell(at, "delivery", "SLACK")] = Sums(wave, bad, bad // 6, 0, 0, wave, wave * 0.2, 1.9)
         sums[Cell(at, "outbox", "orders")] = Sums(wave * 5, int(n % 5 == 0))
     await book.write(worker, sums)
+    await database.fetch(
+        "INSERT INTO metric_rollup (span, starts_at, box, channel, worker, created)"
+        " SELECT span, starts_at, box, channel, '', delivered + 9 + 11 * (delivered % 3)"
+        "   FROM metric_rollup RETURNING created"
+    )
     await book.beat(
         worker,
         ["EMAIL", "SLACK", "SMS", "ALIMTALK", "SHEET", "KAKAO", "WEBHOOK", "LOG", "events"],

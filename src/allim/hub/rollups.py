@@ -152,9 +152,7 @@ class Rollups:
 
     async def relays(self) -> Sequence[RelayView]:
         """The processes with relays in them: alive, or lost within the last hour."""
-        rows = await self._database.fetch(
-            SQL["beats"], {"alive": ALIVE_SECONDS, "limit": _RELAYS}
-        )
+        rows = await self._database.fetch(SQL["beats"], {"alive": ALIVE_SECONDS, "limit": _RELAYS})
         return [_relay(*row) for row in rows]
 
 

@@ -134,7 +134,7 @@ def _delivery(name: str, visit: Visit) -> Mapping[str, str]:
 
 
 def _as_typed(error: InvalidRequest) -> Sequence[FieldProblem]:
-    """The same with the names of the form's fields: nobody typed the JSON that places point into."""
+    """The same with the names of the form's fields in place of those of the JSON."""
     return [replace(p, place=p.place.rpartition("/")[2]) for p in error.problems]
 
 
