@@ -22,7 +22,6 @@ class ChannelStanding:
     channel: str
     due: int
     later: int
-    failed: int
     dead: int
     held: int
     oldest: float | None

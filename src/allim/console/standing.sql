@@ -14,9 +14,6 @@ SELECT c.channel,
            SELECT FROM delivery WHERE status IN ('PENDING', 'FAILED') AND next_retry_at IS NOT NULL
               AND channel = c.channel AND next_retry_at > now() LIMIT %(most)s) AS n),
        (SELECT count(*)::int FROM (
-           SELECT FROM delivery WHERE status = 'FAILED' AND channel = c.channel
-            LIMIT %(most)s) AS n),
-       (SELECT count(*)::int FROM (
            SELECT FROM delivery WHERE status = 'DEAD' AND channel = c.channel
             LIMIT %(most)s) AS n),
        (SELECT count(*)::int FROM (
@@ -44,10 +41,11 @@ SELECT (SELECT count(*)::int FROM (
        (SELECT count(*)::int FROM (
            SELECT FROM outbox_messages WHERE status = 'DEAD' LIMIT %(most)s) AS n),
        (SELECT count(*)::int FROM (
-           SELECT FROM outbox_messages
-            WHERE parked AND (next_retry_at IS NOT NULL OR status = 'DEAD')
-              AND message_key IS NOT NULL
-            GROUP BY slot, topic, message_key LIMIT %(most)s) AS n),
+           SELECT DISTINCT slot, topic, message_key FROM (
+               SELECT slot, topic, message_key FROM outbox_messages
+                WHERE parked AND (next_retry_at IS NOT NULL OR status = 'DEAD')
+                  AND message_key IS NOT NULL
+                ORDER BY slot, next_retry_at LIMIT %(most)s) AS due) AS n),
        (SELECT count(*)::int FROM relay_slot WHERE relay_id IS NULL),
        (SELECT extract(epoch FROM clock_timestamp() - min(first.created_at))::float8
           FROM relay_slot AS slot CROSS JOIN LATERAL (
