@@ -10,7 +10,7 @@ from allim.database.pool import Database
 from allim.events.reading import EventReader
 from allim.hub.audit import AuditLog
 from tests.console.conftest import READ, Visitor
-from tests.console.standing import add_blocked_key, add_events
+from tests.console.standing import add_blocked_key, add_events, add_hour
 from tests.console.test_keys import XSS
 
 
@@ -30,6 +30,8 @@ async def test_events_are_found_by_topic_key_and_status(
         return len(re.findall(r'href="/console/events/[0-9a-f-]{36}"', listing))
 
     assert rows(everything.text) == 6
+    await add_hour(database)
+    assert re.search(r"orders [\d,]{4,} 12 0 ", (await visitor.get("/events")).words)
     assert rows((await visitor.get("/events?topic=mails")).text) == 3
     assert rows((await visitor.get("/events?topic=orders&key=A-1")).text) == 3
     assert rows((await visitor.get("/events?status=DEAD")).text) == 1

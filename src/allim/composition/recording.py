@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import Self
 
 from allim.base.clock import SYSTEM_CLOCK, Clock
@@ -47,11 +46,16 @@ class Recorder:
     async def __aexit__(self, *_exc: object) -> None:
         if self._task is not None:
             await cancel_and_wait(self._task)
-        with suppress(DatabaseUnavailable, TimeoutError):
+        try:
             async with asyncio.timeout(LAST_SECONDS):
                 await self.write()
                 if self._tally.lanes:
                     await self._rollups.leave(self._worker)
+        except (DatabaseUnavailable, TimeoutError):
+            log.info("what was done in the last seconds could not be written down")
+        except Exception:
+            # As in the task: nor must it end otherwise for them.
+            log.exception("what was done could not be written down")
 
     async def write(self) -> None:
         """Write what was done since the last time, and beat. Raises DatabaseUnavailable."""

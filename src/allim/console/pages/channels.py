@@ -4,47 +4,27 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from uuid import UUID
 
 from starlette.responses import Response
 
 from allim.base.errors import FieldProblem, InvalidRequest, NotFound
 from allim.channels.channel import Channel, RecipientKind
+from allim.console.fared import fared_in
 from allim.console.flash import Flash
 from allim.console.forms import Form
 from allim.console.page import Page
 from allim.console.services import ConsoleServices
 from allim.console.visit import Visit
 from allim.hub.audit import Entry
-from allim.hub.rollups import BreakerView, Rollups, Series, Window
+from allim.hub.rollups import BreakerView, Rollups, Window
 from allim.hub.service import Hub
 from allim.relay.tally import DELIVERY
 
 SOURCE = "console"
 TYPE = "TEST"
 _WITH_TEMPLATE = "ALIMTALK"
-
-
-@dataclass(frozen=True, slots=True)
-class Fared:
-    """What a channel did in the last hour."""
-
-    attempts: int = 0
-    errors: int = 0
-    calls: int = 0
-    call_seconds: float = 0.0
-    slowest: float = 0.0
-
-    @property
-    def share(self) -> float | None:
-        """Attempts that failed, in per cent."""
-        return 100 * self.errors / self.attempts if self.attempts else None
-
-    @property
-    def average(self) -> float | None:
-        """Seconds that a call took."""
-        return self.call_seconds / self.calls if self.calls else None
 
 
 def channels_page(services: ConsoleServices) -> Page:
@@ -107,7 +87,7 @@ def channels_page(services: ConsoleServices) -> Page:
             status=422 if problems else 200,
             channels=channels,
             kinds={name: _recipient_word(channel) for name, channel in channels.items()},
-            fared=_fared(await rollups.series(Window.HOUR)),
+            fared=fared_in(await rollups.series(Window.HOUR), DELIVERY),
             breakers=_breakers([b for relay in relays for b in relay.breakers]),
             taken={lane for relay in relays for lane in relay.lanes},
             endpoints=endpoints.items,
@@ -140,21 +120,6 @@ def _as_typed(error: InvalidRequest) -> Sequence[FieldProblem]:
 
 def _recipient_word(channel: Channel) -> str:
     return f"channels.recipients.{RecipientKind(channel.recipient_kind).value}"
-
-
-def _fared(series: Series) -> Mapping[str, Fared]:
-    found: dict[str, Fared] = {}
-    for point in series.points:
-        if point.box == DELIVERY:
-            before = found.get(point.channel, Fared())
-            found[point.channel] = Fared(
-                before.attempts + point.delivered + point.retried + point.dead,
-                before.errors + point.retried + point.dead,
-                before.calls + point.calls,
-                before.call_seconds + point.call_seconds,
-                max(before.slowest, point.slowest),
-            )
-    return found
 
 
 def _breakers(open_ones: Sequence[BreakerView]) -> Mapping[str, Sequence[BreakerView]]:

@@ -8,6 +8,7 @@ from uuid import UUID
 from starlette.responses import Response
 
 from allim.base.errors import Conflict, FieldProblem, InvalidRequest
+from allim.console.fared import fared_in
 from allim.console.page import Page
 from allim.console.pages.overview import duration
 from allim.console.payloads import payload_of
@@ -17,6 +18,8 @@ from allim.console.visit import Visit
 from allim.events.reading import EventFilter
 from allim.events.relaying.operations import DISCARDABLE, REPLAYABLE
 from allim.events.views import EventStatus
+from allim.hub.rollups import Rollups, Window
+from allim.relay.tally import OUTBOX
 
 _REASON_LIMIT = 500
 _BLOCKED = 20
@@ -26,7 +29,7 @@ def events_page(services: ConsoleServices) -> Page:
     """The page and what it does."""
     page = Page("events")
     events, operator = services.events, services.event_operator
-    standing = Standing(services.database, ())
+    standing, rollups = Standing(services.database, ()), Rollups(services.database)
 
     @page.get("/events")
     async def show(visit: Visit) -> Response:
@@ -46,6 +49,7 @@ def events_page(services: ConsoleServices) -> Page:
             relays=await standing.event_relays(),
             most=MOST,
             duration=duration,
+            topics=fared_in(await rollups.series(Window.HOUR), OUTBOX),
             blocked=blocked,
             events=found.items,
             following=found.next,
