@@ -175,7 +175,7 @@ async def pages() -> dict[Path, str]:
     channels = make_channels(environment, make_services(http))
     database = Database("postgresql://nobody@localhost/nothing")
     app = create_app(database, channels, environment)
-    watch = Watch(database, channels, LogWriter(json_line, sys.stderr, 100))
+    watch = Watch(database, channels, LogWriter(json_line, sys.stderr, 100), "reference")
     watch.observer("worker")
     await http.close()
     by_hand = {"/notifications": {"post": CREATE_OPERATION}}
