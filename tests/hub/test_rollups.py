@@ -93,6 +93,23 @@ async def test_what_comes_into_the_boxes_is_counted_once(
     ]
 
 
+async def test_events_are_spread_over_the_minutes_in_which_they_came(database: Database) -> None:
+    book = Rollups(database)
+    await database.fetch("SELECT nextval('outbox_seq') FROM generate_series(1, 1001)")
+    await database.fetch(
+        "UPDATE metric_mark SET next_at = clock_timestamp() - interval '10 minutes' RETURNING box"
+    )
+
+    await book.count_created()
+    await book.count_created()
+
+    rows = await database.fetch("SELECT created::int FROM metric_rollup ORDER BY starts_at")
+    counts = [count for (count,) in rows]
+    assert sum(counts) == 1001
+    assert len(counts) in (10, 11)
+    assert all(99 <= count <= 101 for count in counts[1:-1])
+
+
 async def test_a_relay_beats_with_its_breakers_and_leaves(database: Database) -> None:
     book = Rollups(database)
     broken = [Broken("SLACK", "hooks.slack.com #1", 1000.0)]

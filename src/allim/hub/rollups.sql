@@ -61,23 +61,34 @@ RETURNING r.created
 
 -- name: count_events
 -- Numbers drawn: no index leads from a number to its event, and none is worth having for this. So
--- transactions that were rolled back count too, and topics are not told apart.
+-- transactions that were rolled back count too, and topics are not told apart. What came between
+-- two looks is spread evenly over the minutes between them, a day at most.
 WITH drawn AS MATERIALIZED (
     SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS last_value FROM outbox_seq
+), mark AS MATERIALIZED (
+    SELECT next_at, clock_timestamp() AS looked_at FROM metric_mark
+     WHERE box = 'outbox' AND next_at < clock_timestamp() - make_interval(secs => %(settle)s)
+       FOR NO KEY UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE metric_mark AS m
        SET last_id = m.next_id, next_id = greatest(drawn.last_value, m.next_id),
-           next_at = clock_timestamp(), updated_at = now()
-      FROM (SELECT box FROM metric_mark
-             WHERE box = 'outbox'
-               AND next_at < clock_timestamp() - make_interval(secs => %(settle)s)
-               FOR NO KEY UPDATE SKIP LOCKED) AS mark, drawn
-     WHERE m.box = mark.box
-    RETURNING m.next_id - m.last_id AS created
+           next_at = mark.looked_at, updated_at = now()
+      FROM mark, drawn WHERE m.box = 'outbox'
+    RETURNING m.next_id - m.last_id AS created,
+              greatest(mark.next_at, mark.looked_at - interval '1 day') AS began,
+              mark.looked_at AS ended
+), spread AS (
+    SELECT minute,
+           floor(created * least((extract(epoch FROM minute) + 60 - began) / span, 1))
+           - floor(created * greatest((extract(epoch FROM minute) - began) / span, 0)) AS created
+      FROM (SELECT created, extract(epoch FROM began) AS began,
+                   greatest(extract(epoch FROM ended - began), 0.000001) AS span,
+                   began AS first, ended AS last FROM moved) AS m
+     CROSS JOIN LATERAL generate_series(date_trunc('minute', first, 'UTC'), last,
+                                        interval '1 minute') AS minute
 )
 INSERT INTO metric_rollup AS r (span, starts_at, box, channel, worker, created)
-SELECT 'minute', date_trunc('minute', clock_timestamp(), 'UTC'), 'outbox', '', '', created
-  FROM moved WHERE created > 0
+SELECT 'minute', minute, 'outbox', '', '', created FROM spread WHERE created > 0
     ON CONFLICT (span, starts_at, box, channel, worker) DO UPDATE
    SET created = r.created + excluded.created, updated_at = now()
 RETURNING r.created
