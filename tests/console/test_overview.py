@@ -56,7 +56,7 @@ async def test_everything_that_is_stuck_is_said_with_where_it_is_mended(
     assert said["One key waits behind an event that failed"] == "/console/events"
     assert said["Events: no relay reads 2 slots"] == "/console/events"
     assert said["One webhook target is disabled"] == "/console/channels#endpoints"
-    assert "FAILED" in page.text
+    assert 'badge error" title="error">failed' in page.text, "a sync run"
     assert "host-1-abcdef" in page.words
 
 
