@@ -16,7 +16,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from allim.app import create_app
+from allim.app import api_document, create_app
 from allim.base.logging import LogWriter, json_line
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
@@ -25,8 +25,6 @@ from allim.composition.watching import Watch
 from allim.database.embedded import EmbeddedServer
 from allim.database.migrate import migrate
 from allim.database.pool import Database
-from allim.hub.routes import CREATE_OPERATION, create_schemas
-from allim.web.documentation import document
 from scripts.reference.commands import cli_page
 from scripts.reference.database import database_page
 from scripts.reference.errors import errors_page
@@ -46,12 +44,11 @@ async def program() -> tuple[Mapping[str, Channel], dict[str, Any], CollectorReg
     channels = make_channels(environment, make_services(http))
     database = Database(NOWHERE)
     app = create_app(database, channels, environment)
-    watch = Watch(database, channels, LogWriter(json_line, sys.stderr, 100))
+    watch = Watch(database, channels, LogWriter(json_line, sys.stderr, 100), "reference")
     watch.observer("worker")
     watch.event_observer()
     await http.close()
-    openapi = document(app, {"/notifications": {"post": CREATE_OPERATION}}, create_schemas())
-    return channels, openapi, watch.registry
+    return channels, api_document(app), watch.registry
 
 
 def pages(url: str) -> dict[Path, str]:

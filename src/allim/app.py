@@ -84,7 +84,7 @@ from allim.scheduler.routes import schedule_routes
 from allim.scheduler.schedules import Schedules
 from allim.web import problems
 from allim.web.access import CONSOLE, AccessMiddleware, is_loopback
-from allim.web.documentation import documentation_routes
+from allim.web.documentation import document, documentation_routes
 from allim.web.health import health_routes, metrics_route
 from allim.web.keys import ApiKeys, read_keys
 from allim.web.settings import AccessSettings
@@ -203,6 +203,7 @@ def create_app(
     app.include_router(metrics_route(registry or CollectorRegistry()))
     services = ConsoleServices(
         database=database,
+        on_commit=on_commit,
         environment=environment,
         channels=channels,
         keys=keys,
@@ -224,10 +225,14 @@ def create_app(
     console = make_console(services)
     app.router.routes.insert(1, Route(CONSOLE, RedirectResponse("console/")))
     app.mount(CONSOLE, console)
+    app.include_router(documentation_routes(lambda: api_document(app)))
+    return app
+
+
+def api_document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of an application of `create_app`."""
     by_hand = {
         "/notifications": {"post": CREATE_OPERATION},
         "/notifications/bulk": {"post": BULK_OPERATION},
     }
-    schemas = {**create_schemas(), **email_receipt_schemas()}
-    app.include_router(documentation_routes(app, by_hand, schemas))
-    return app
+    return document(app, by_hand, {**create_schemas(), **email_receipt_schemas()})

@@ -108,6 +108,7 @@ def _relay(base: Foundation, only: Sequence[str]) -> Relay[Message]:
         configured = base.channels[lane.name].configured()
         level = logging.INFO if configured.mode == "live" else logging.WARNING
         log.log(level, "channel %s is %s: %s", lane.name, configured.mode, configured.detail)
+    base.watch.relays(chosen)
     return Relay(
         DeliveryBox(base.database, wake=base.wakes),
         lanes,

@@ -51,7 +51,8 @@ async def foundation(
         rules = await stack.enter_async_context(
             messaging_policies(database, ways.channels, environment)
         )
-        watch = await stack.enter_async_context(Watch(database, ways.channels, writer))
+        worker = worker_name()
+        watch = await stack.enter_async_context(Watch(database, ways.channels, writer, worker))
         yield Foundation(
             environment,
             database,
@@ -60,5 +61,5 @@ async def foundation(
             ways,
             rules,
             watch,
-            worker_name(),
+            worker,
         )

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from allim.base.errors import ConfigurationError, DatabaseUnavailable
 from allim.base.logging import LogWriter
 from allim.channels.channel import Channel
+from allim.composition.recording import Recorder
 from allim.database.pool import Database
 from allim.enrolment.figures import SyncFigures
 from allim.events.relaying.figures import OutboxFigures
@@ -28,6 +29,8 @@ from allim.hub.delivery_box import DeliveryBox
 from allim.relay.backlog import BacklogFigures
 from allim.relay.observer import Observer
 from allim.relay.ordered.observer import OrderedObserver
+from allim.relay.several import SeveralObservers, SeveralOrderedObservers
+from allim.relay.tally import EVENTS, DeliveryTally, EventTally, Tally
 from allim.relay.telemetry import RelayTelemetry
 
 log = logging.getLogger("allim")
@@ -40,11 +43,13 @@ class Watch:
     """The metrics of one process, and the observers that feed them."""
 
     def __init__(
-        self, database: Database, channels: Mapping[str, Channel], writer: LogWriter
+        self, database: Database, channels: Mapping[str, Channel], writer: LogWriter, worker: str
     ) -> None:
         self.registry = CollectorRegistry()
         self._writer = writer
-        self._observers: dict[str, RelayTelemetry] = {}
+        self._observers: dict[str, Observer] = {}
+        self._tally = Tally()
+        self._recorder = Recorder(database, self._tally, worker)
         outbox = OutboxFigures(database)
         syncs = SyncFigures(database)
         self._backlog = BacklogFigures(
@@ -60,7 +65,8 @@ class Watch:
     def observer(self, worker: str) -> Observer:
         """The observer for whatever delivers in this process under one name."""
         if worker not in self._observers:
-            telemetry = self._observers[worker] = RelayTelemetry(worker, self._writer)
+            telemetry = RelayTelemetry(worker, self._writer)
+            self._observers[worker] = SeveralObservers(telemetry, DeliveryTally(self._tally))
             self.registry.register(telemetry)
         return self._observers[worker]
 
@@ -68,13 +74,20 @@ class Watch:
         """An observer for a relay of events of this process."""
         telemetry = EventTelemetry()
         self.registry.register(telemetry)
-        return telemetry
+        self.relays([EVENTS])
+        return SeveralOrderedObservers(telemetry, EventTally(self._tally))
+
+    def relays(self, lanes: Iterable[str]) -> None:
+        """This process has relays for these lanes, and is shown among those alive."""
+        self._tally.lanes.update(lanes)
 
     async def __aenter__(self) -> Self:
         await self._backlog.__aenter__()
+        await self._recorder.__aenter__()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        await self._recorder.__aexit__(*exc)
         await self._backlog.__aexit__(*exc)
 
 

@@ -14,6 +14,7 @@ from allim.enrolment.runs import Runs
 from allim.events.reading import EventReader
 from allim.events.relaying.operations import OutboxOperator
 from allim.hub.audit import AuditLog
+from allim.hub.coalescer import OnCommit
 from allim.hub.endpoints import EndpointBook
 from allim.hub.operations import Operations
 from allim.hub.reading import Reader
@@ -30,6 +31,7 @@ class ConsoleServices:
     """Everything that pages read from and act through."""
 
     database: Database
+    on_commit: OnCommit
     environment: Environment
     channels: Mapping[str, Channel]
     keys: ApiKeys

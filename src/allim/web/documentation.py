@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -50,7 +50,7 @@ _WITH_BODY = {"413": "The body is too large", "415": "The body is not JSON"}
 _METHODS = {"get", "post", "put", "patch", "delete"}
 
 
-def document(app: FastAPI, by_hand: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
+def document(app: FastAPI, by_hand: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
     """The OpenAPI document of an app.
 
     `by_hand` adds operations of plain ASGI routes ({path: {method: operation}}), `schemas` what
@@ -78,14 +78,14 @@ def document(app: FastAPI, by_hand: Mapping[str, Any], schemas: Mapping[str, Any
     return found
 
 
-def documentation_routes(app: FastAPI, by_hand: Mapping[str, Any], schemas: Any) -> APIRouter:
-    """`/openapi.json` and `/docs`."""
+def documentation_routes(describe: Callable[[], dict[str, Any]]) -> APIRouter:
+    """`/openapi.json` and `/docs`, of the document that `describe` makes when it is asked for."""
     router = APIRouter(include_in_schema=False)
     made: dict[str, Any] = {}
 
     def made_once() -> Any:
         if not made:
-            made.update(document(app, by_hand, schemas))
+            made.update(describe())
         return made
 
     @router.get("/openapi.json")

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, Request, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, Request, async_playwright, expect
 
 from allim.app import create_app
 from allim.base.settings import Environment
@@ -99,6 +99,7 @@ class ConsolePage:
 async def browser() -> AsyncIterator[Browser]:
     """Debian's Chromium. Skipped without it; fails where all tests are required."""
     chromium = needs_program(*CHROMIUM)
+    expect.set_options(timeout=_PATIENCE)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=chromium,

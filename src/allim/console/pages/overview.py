@@ -2,19 +2,173 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic_core import to_json
 from starlette.responses import Response
 
+from allim.console.charts import charts_of
 from allim.console.page import Page
 from allim.console.services import ConsoleServices
-from allim.console.visit import Visit
+from allim.console.standing import MOST, ChannelStanding, EventStanding, Standing, Troubles
+from allim.console.visit import SECURITY_HEADERS, Visit
+from allim.enrolment.runs import RunFilter
+from allim.hub.rollups import RelayView, Rollups, Window
+from allim.relay.tally import EVENTS
+
+LATE_SECONDS = 60.0
+STUCK_SECONDS = 300.0
+_RUNS = 5
+_WINDOWS = {window.word: window for window in Window}
 
 
-def overview_page(_services: ConsoleServices) -> Page:
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that wants somebody: in words, and the page where it is mended."""
+
+    bad: bool
+    text: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything on the page but the charts."""
+
+    channels: Sequence[ChannelStanding]
+    events: EventStanding
+    troubles: Troubles
+    relays: Sequence[RelayView]
+
+    @property
+    def oldest(self) -> float | None:
+        """The age of the oldest work that is due, of both boxes."""
+        ages = [*(channel.oldest for channel in self.channels), self.events.oldest]
+        return max((age for age in ages if age is not None), default=None)
+
+    @property
+    def due(self) -> int:
+        """What is due now, of both boxes."""
+        return sum(c.due for c in self.channels) + self.events.ready
+
+    @property
+    def dead(self) -> int:
+        """Dead letters of both boxes, with what is held."""
+        return sum(c.dead + c.held for c in self.channels) + self.events.dead
+
+    @property
+    def alive(self) -> Sequence[RelayView]:
+        """Relays that beat."""
+        return [relay for relay in self.relays if relay.alive]
+
+    @property
+    def breakers(self) -> int:
+        """Open breakers of those."""
+        return len({(b.lane, b.target) for relay in self.alive for b in relay.breakers})
+
+    @property
+    def lanes(self) -> frozenset[str]:
+        """What those take."""
+        return frozenset(lane for relay in self.alive for lane in relay.lanes)
+
+
+def overview_page(services: ConsoleServices) -> Page:
     """The page and what it does."""
     page = Page("overview")
+    standing = Standing(services.database, list(services.channels))
+    rollups = Rollups(services.database)
 
     @page.get("/")
     async def show(visit: Visit) -> Response:
-        return visit.render("overview/show.html")
+        state = State(
+            await standing.deliveries(),
+            await standing.events(),
+            await standing.troubles(),
+            await rollups.relays(),
+        )
+        window = _WINDOWS.get(visit.query("range") or "", Window.HOUR)
+        return visit.render(
+            "overview/show.html",
+            state=state,
+            fresh=not (state.troubles.has_notifications or state.troubles.has_events),
+            found=_troubles(visit, state),
+            duration=duration,
+            most=MOST,
+            modes={name: c.configured() for name, c in services.channels.items()},
+            runs=(await services.runs.list(RunFilter(), limit=_RUNS)).items,
+            window=window,
+            windows=list(Window),
+        )
+
+    @page.get("/overview/series")
+    async def series(visit: Visit) -> Response:
+        window = _WINDOWS.get(visit.query("range") or "", Window.HOUR)
+        body = to_json(charts_of(window, await rollups.series(window)))
+        return Response(body, headers=dict(SECURITY_HEADERS), media_type="application/json")
 
     return page
+
+
+def _troubles(visit: Visit, state: State) -> Sequence[Trouble]:
+    """What wants somebody, the worst first."""
+    t = visit.t
+    found: list[Trouble] = []
+    if not state.alive:
+        found.append(Trouble(True, t("overview.no_relay"), visit.url("/") + "#relays"))
+    for channel in state.channels:
+        late = channel.oldest or 0.0
+        unserved = state.alive and channel.channel not in state.lanes
+        to = visit.url("/notifications", channel=channel.channel, status="PENDING")
+        if unserved and late >= LATE_SECONDS:
+            text = t("overview.no_relay_for", channel=channel.channel, n=channel.due)
+            found.append(Trouble(True, text, to))
+        elif late >= LATE_SECONDS:
+            text = t("overview.late", channel=channel.channel, age=duration(late), n=channel.due)
+            found.append(Trouble(late >= STUCK_SECONDS, text, to))
+    events = state.events
+    if events.unread_slots and (events.ready or events.parked):
+        text = t("overview.slots_unread", n=events.unread_slots)
+        found.append(Trouble(True, text, visit.url("/events")))
+    if (late := events.oldest or 0.0) >= LATE_SECONDS:
+        text = t("overview.late", channel=t("overview.events"), age=duration(late), n=events.ready)
+        found.append(Trouble(late >= STUCK_SECONDS, text, visit.url("/events")))
+    if events.blocked_keys:
+        text = t("overview.blocked", n=events.blocked_keys)
+        found.append(Trouble(False, text, visit.url("/events")))
+    for relay in state.relays:
+        if not relay.alive:
+            found.append(
+                Trouble(False, t("overview.lost", worker=relay.worker), visit.url("/") + "#relays")
+            )
+        for breaker in relay.breakers if relay.alive else ():
+            to = visit.url("/events") if breaker.lane == EVENTS else visit.url("/channels")
+            text = t("overview.breaker", channel=breaker.lane, target=breaker.target)
+            trouble = Trouble(True, text, f"{to}#{breaker.lane}")
+            if trouble not in found:
+                found.append(trouble)
+    if state.troubles.high_alerts:
+        text = t("overview.alerts", n=state.troubles.high_alerts)
+        found.append(Trouble(True, text, visit.url("/enrolment")))
+    if state.dead:
+        found.append(Trouble(False, t("overview.dead", n=state.dead), visit.url("/dead-letters")))
+    if state.troubles.disabled_endpoints:
+        text = t("overview.disabled", n=state.troubles.disabled_endpoints)
+        found.append(Trouble(False, text, visit.url("/channels") + "#endpoints"))
+    return sorted(found, key=lambda trouble: not trouble.bad)
+
+
+def duration(seconds: float | None) -> str:
+    """A span of time in two units at most, the same in every language."""
+    if seconds is None:
+        return "\N{EN DASH}"
+    whole = int(seconds)
+    for size, unit, smaller, part in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "m"),
+        (60, "m", 1, "s"),
+    ):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size}{unit}" + (f" {rest}{part}" if rest else "")
+    return f"{seconds:.1f}s" if seconds < 10 else f"{whole}s"
