@@ -144,17 +144,17 @@ async def test_looking_for_a_rare_status_stays_bounded_and_resumes(
     api: Api, database: Database, monkeypatch: Any
 ) -> None:
     rare = await create(api)
-    await database.fetch("UPDATE delivery SET status = 'DEAD' RETURNING 1")
+    await database.fetch("UPDATE delivery SET status = 'SUCCESS' RETURNING 1")
     for _ in range(12):
         await create(api)
-    monkeypatch.setattr("allim.hub.reading._SCAN_FIRST", 2)
-    monkeypatch.setattr("allim.hub.reading._SCAN_LIMIT", 5)
+    monkeypatch.setattr("allim.hub.stepping.FIRST", 2)
+    monkeypatch.setattr("allim.hub.stepping.MOST", 5)
 
-    first = (await api.get("/notifications?status=FAILED&limit=1")).json
+    first = (await api.get("/notifications?status=COMPLETED&limit=1")).json
 
     assert first["items"] == []
     assert first["next"] is not None
-    assert [i["id"] for i in await listed(api, status="FAILED", limit=1)] == [rare]
+    assert [i["id"] for i in await listed(api, status="COMPLETED", limit=1)] == [rare]
 
 
 async def test_a_superseded_delivery_does_not_count(api: Api, database: Database) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -114,6 +114,13 @@ class AuditLog:
         entries = [_row(*row) for row in rows[:limit]]
         more = len(rows) > limit
         return entries, cursors.numbered_cursor(_CURSOR, entries[-1].id) if more else None
+
+    async def about(self, subjects: Sequence[str], *, limit: int = 200) -> list[AuditRow]:
+        """What was done to any of these, oldest first."""
+        rows = await self._database.fetch(
+            SQL["about"], {"subjects": list(subjects), "limit": limit}
+        )
+        return [_row(*row) for row in rows]
 
     async def _end(self, identity: int, outcome: AuditOutcome, detail: dict[str, Any]) -> None:
         await self._database.fetch(
