@@ -275,8 +275,8 @@ async def test_a_small_tenants_deliveries_are_found_without_reading_everybodys(
 async def test_a_source_that_nobody_sends_from_costs_no_more_than_one_look_allows(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("allim.hub.reading._SCAN_FIRST", 2)
-    monkeypatch.setattr("allim.hub.reading._SCAN_LIMIT", 4)
+    monkeypatch.setattr("allim.hub.stepping.FIRST", 2)
+    monkeypatch.setattr("allim.hub.stepping.MOST", 4)
     logged = [{"channel": "LOG", "recipient": "x"}]
     first = await create(api, source="rare", type="RARE", deliveries=logged)
     for _ in range(9):

@@ -101,10 +101,17 @@ class DeadLetters:
         return members, cursors.delivery_cursor(members[-1].id) if more else None
 
     async def discard(
-        self, wanted: ReplayFilter, reason: str, *, tenant: int | None, by: str
+        self,
+        wanted: ReplayFilter,
+        reason: str,
+        *,
+        tenant: int | None,
+        by: str,
+        codeless: bool = False,
     ) -> Discarded:
         """Give up on what a filter means now, 10,000 at most, and put it on record.
 
+        `codeless` means only what has no error code, which no filter can say.
         In batches, each in a transaction of its own with its entry in the audit log: what is
         interrupted half way may be called again, and nothing that dies later is touched.
         """
@@ -113,6 +120,7 @@ class DeadLetters:
             **parameters_of(wanted, tenant),
             "statuses": [status.value for status in wanted.status],
             "channel": wanted.channel,
+            "codeless": codeless,
             "up_to": up_to,
             "limit": BATCH,
         }

@@ -60,6 +60,7 @@ SELECT d.id, d.notification_id, d.recipient, n.source, n.type, n.title, d.retry_
 SELECT d.id, d.notification_id FROM delivery d
  WHERE d.status = ANY (%(statuses)s)
    AND (CAST(%(channel)s AS text) IS NULL OR d.channel = %(channel)s)
+   AND (NOT %(codeless)s OR d.error_code IS NULL)
    AND d.id > %(after)s AND d.id <= %(up_to)s AND {fitting}
  ORDER BY d.id LIMIT %(limit)s
 
