@@ -166,6 +166,10 @@ async def test_a_notification_tells_everything_and_why(
         assert said in shown.words, said
     assert "<img" not in shown.text
     assert "<script>alert" not in shown.text
+    part = await visitor.get(
+        f"/notifications/{one}", headers={"HX-Request": "true", "HX-Target": "whole"}
+    )
+    assert (part.status, "Timeline" in part.words, "<html" in part.text) == (200, True, False)
     korean = await visitor.get(f"/notifications/{one}", headers={"Accept-Language": "ko"})
     assert "카카오톡 미사용자" in korean.words
     assert "/retry" not in shown.text, "its fallback arrived: nothing is to be done"

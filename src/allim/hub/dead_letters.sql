@@ -29,7 +29,7 @@ SELECT found.status, found.channel, nullif(found.code, ''), counted.count,
             WHERE d.status = found.status AND d.channel = found.channel
               AND coalesce(d.error_code, '') = found.code
               AND d.status IN ('DEAD', 'HELD') AND d.superseded_by IS NULL
-            LIMIT %(most)s) some) counted
+            LIMIT %(most)s) members) counted
  CROSS JOIN LATERAL (
        SELECT d.created_at FROM delivery d
         WHERE d.status = found.status AND d.channel = found.channel
