@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from allim.base.errors import ConfigurationError
 from allim.bench import (
     claiming,
+    consoling,
     draining,
     events,
     footprint,
@@ -34,6 +35,7 @@ CASES: Mapping[str, Case] = {
     waking.CASE: waking.run,
     footprint.CASE: footprint.run,
     claiming.CASE: claiming.run,
+    consoling.CASE: consoling.run,
     syncing.CASE: syncing.run,
     texting.CASE: texting.run,
 }

@@ -12,7 +12,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             help="post, publish, drain, events, events-flat, webhooks, wake, footprint, claim,"
-            " sync, text; all when left out."
+            " console, sync, text; all when left out."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,

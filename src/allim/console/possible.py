@@ -20,16 +20,22 @@ class Possible:
     cancel: bool
     retry: frozenset[int]
     discard: frozenset[int]
+    retry_all: frozenset[int]
+    """Of each branch only its last word: what a fallback has replaced stays replaced."""
 
     @classmethod
     def with_(cls, notification: NotificationView) -> Possible:
         """What each delivery's state allows, and that of those beneath it."""
         deliveries = notification.deliveries
+        retry = frozenset(d.id for d in deliveries if _may_retry(d, notification))
         return cls(
             cancel=any(d.status in _CANCELABLE for d in deliveries),
-            retry=frozenset(d.id for d in deliveries if _may_retry(d, notification)),
+            retry=retry,
             discard=frozenset(
                 d.id for d in deliveries if d.status in DISCARDABLE and d.superseded_by is None
+            ),
+            retry_all=frozenset(
+                d.id for d in deliveries if d.id in retry and d.superseded_by is None
             ),
         )
 

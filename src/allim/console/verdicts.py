@@ -50,8 +50,10 @@ def explain(code: str | None, error: str | None, t: Catalogue) -> str:
     said = (error or "").strip()
     if len(said) > _LONGEST:
         said = said[: _LONGEST - 1] + "…"
-    parts = [part for part in (known or code or "", said) if part]
-    return ": ".join(dict.fromkeys(parts)) or t("notifications.no_reason")
+    why = known or code or ""
+    if why.casefold() in said.casefold():
+        why = ""
+    return ": ".join(part for part in (why, said) if part) or t("notifications.no_reason")
 
 
 def _verdict(

@@ -108,7 +108,7 @@ def notifications_page(services: ConsoleServices) -> Page:
         return await each(
             visit,
             "delivery.retry",
-            lambda possible: possible.retry,
+            lambda possible: possible.retry_all,
             lambda one: operations.retry(one),
             only=delivery,
         )
