@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
+from psycopg.rows import TupleRow
+
 from allim.base.errors import NotFound
 from allim.database.pool import Database
 from allim.database.statements import Statements
@@ -22,9 +24,9 @@ PAGE_LIMIT = 250
 RESPONSE_SHOWN = 2000
 """Characters of a provider's answer that are shown where deliveries are shown in numbers."""
 _RESPONSE_WHOLE = 16 * 1024
-_FEW = 2_000
-"""Up to so many deliveries that are not final, they are named rather than looked for."""
-_JUDGED = ("status", "source", "type", "channel", "q")
+_FEW = 4_000
+"""Up to so many deliveries, notifications are named rather than looked for."""
+_JUDGED = ("status", "source", "type", "channel", "recipient", "q")
 """What no index knows: looked for row by row, in steps, so that what is rare or not there at all
 does not make one request read the whole table."""
 _DELIVERY_JUDGED = frozenset({"status", "channel", "error_code"})
@@ -120,8 +122,7 @@ class Reader:
     ) -> Page[NotificationSummary]:
         """A page of notifications, newest first. Raises InvalidCursor."""
         before = cursors.read_notification_cursor(cursor) if cursor else None
-        if wanted.status and _UNFINISHED.issuperset(wanted.status):
-            wanted = await self._among_unfinished(wanted)
+        wanted = await self._named(wanted)
         statement, parameters = _notifications_statement(wanted)
         judged = any(getattr(wanted, name) is not None for name in _JUDGED)
         found = await read_in_steps(
@@ -148,14 +149,29 @@ class Reader:
         following = None if found.go_on is None else cursors.delivery_cursor(found.go_on)
         return Page(items=items, next=following)
 
-    async def _among_unfinished(self, wanted: NotificationFilter) -> NotificationFilter:
-        """Where little is under way, all of it is named; where much is, the newest rows have it."""
-        rows = await self._database.fetch(SQL["unfinished"], {"most": _FEW + 1})
-        if len(rows) > _FEW:
-            return wanted
-        unfinished = {identity for (identity,) in rows}
-        named = unfinished if wanted.ids is None else unfinished.intersection(wanted.ids)
-        return replace(wanted, ids=list(named))
+    async def _named(self, wanted: NotificationFilter) -> NotificationFilter:
+        """The same, by id where few can fit; where many can, the newest rows have some soon."""
+        if wanted.status and _UNFINISHED.issuperset(wanted.status):
+            rows = await self._database.fetch(SQL["unfinished"], {"most": _FEW + 1})
+            wanted = _among(rows, wanted)
+        if wanted.recipient is not None:
+            rows = await self._database.fetch(
+                SQL["to_recipients"],
+                {"recipients": _recipients(wanted.recipient), "most": _FEW + 1},
+            )
+            wanted = _among(rows, wanted)
+        return wanted
+
+
+def _among(rows: Sequence[TupleRow], wanted: NotificationFilter) -> NotificationFilter:
+    if len(rows) > _FEW:
+        return wanted
+    few = {identity for (identity,) in rows}
+    return replace(wanted, ids=list(few if wanted.ids is None else few.intersection(wanted.ids)))
+
+
+def _recipients(wanted: str | Sequence[str]) -> list[str]:
+    return [wanted] if isinstance(wanted, str) else list(wanted)
 
 
 def _notifications_statement(
@@ -173,19 +189,14 @@ def _notifications_statement(
         parameters["tenant_id"] = wanted.tenant_id
         filters += " " + SQL["notification_tenant_id"]
     if wanted.recipient is not None:
-        one = isinstance(wanted.recipient, str)
-        parameters["recipient"] = [wanted.recipient] if one else list(wanted.recipient)
+        parameters["recipient"] = _recipients(wanted.recipient)
     if wanted.ids is not None:
         parameters["ids"] = list(wanted.ids)
         filters += " " + SQL["notification_ids"]
     places = [name for name in ("channel", "recipient") if getattr(wanted, name) is not None]
     if places:
         parameters.setdefault("channel", wanted.channel)
-        place: LiteralString = " " + SQL["_".join(["notification", *places])]
-        if wanted.recipient is None:
-            judged += place
-        else:
-            filters += place
+        judged += " " + SQL["_".join(["notification", *places])]
     if wanted.since is not None:
         parameters |= {"from": wanted.since, "from_id": _floor_id(wanted.since, -_CLOCK_SLACK)}
         filters += " " + SQL["notification_from"]
@@ -197,8 +208,7 @@ def _notifications_statement(
     if wanted.q is not None:
         parameters["q"] = f"%{_escaped(wanted.q)}%"
         judged += " " + SQL["notification_q"]
-    named = wanted.ids is not None or wanted.recipient is not None
-    if wanted.status and _UNSENT.issuperset(wanted.status) and not named:
+    if wanted.status and _UNSENT.issuperset(wanted.status) and wanted.ids is None:
         source = SQL["scanned_unsent"].replace("{ranges}", ranges)
         return _composed("notifications", source, filters + judged), parameters
     source = SQL["scanned"].replace("{filters}", filters + ranges)
@@ -215,13 +225,17 @@ def _deliveries_statement(
         if (value := getattr(wanted, field.name)) is None:
             continue
         parameters[field.name] = list(value) if field.name == "status" else value
+        if field.name == "recipient":
+            continue
         fragment: LiteralString = " " + SQL["delivery_" + field.name]
-        if field.name in _DELIVERY_JUDGED:
+        if field.name in _DELIVERY_JUDGED or wanted.recipient is not None:
             judged += fragment
         else:
             filters += fragment
     parked = bool(wanted.status) and _PARKED.issuperset(wanted.status or ())
-    if parked and not filters:
+    if wanted.recipient is not None:
+        source = SQL["deliveries_to"]
+    elif parked and not filters:
         parameters["channel"] = wanted.channel
         judged = "" if wanted.error_code is None else " " + SQL["delivery_error_code"]
         source = SQL["deliveries_parked"]

@@ -96,7 +96,17 @@ unsent AS MATERIALIZED (
      ORDER BY n.id DESC
      LIMIT %(scan)s),
 scanned AS MATERIALIZED (
-    SELECT n.* FROM unsent JOIN notification n ON n.id = unsent.id)
+    SELECT n.* FROM unsent CROSS JOIN LATERAL (
+        SELECT * FROM notification WHERE notification.id = unsent.id OFFSET 0) n)
+
+-- name: to_recipients
+-- The notifications to some recipients, once for each delivery, up to `most` of each kind. Needs
+-- delivery_recipient, and delivery_leased for what is in flight.
+(SELECT notification_id FROM delivery
+  WHERE recipient = ANY (%(recipients)s::text[]) AND status <> 'PROCESSING' LIMIT %(most)s)
+UNION ALL
+(SELECT notification_id FROM delivery
+  WHERE recipient = ANY (%(recipients)s::text[]) AND status = 'PROCESSING' LIMIT %(most)s)
 
 -- name: unfinished
 -- The notifications of what is not final, once for each delivery, up to `most` of each kind. Needs delivery_new,
@@ -133,6 +143,23 @@ scanned AS MATERIALIZED (
      WHERE (CAST(%(before)s AS bigint) IS NULL OR d.id < %(before)s) {filters}
      ORDER BY d.id DESC
      LIMIT %(scan)s)
+
+-- name: deliveries_to
+-- By delivery_recipient, which leaves out what is in flight; that is in delivery_leased.
+scanned AS MATERIALIZED (
+    (SELECT d.* FROM delivery d
+      WHERE d.recipient = %(recipient)s AND d.status <> 'PROCESSING'
+        AND (CAST(%(before)s AS bigint) IS NULL OR d.id < %(before)s)
+      ORDER BY d.id DESC
+      LIMIT %(scan)s)
+    UNION ALL
+    (SELECT d.* FROM delivery d
+      WHERE d.recipient = %(recipient)s AND d.status = 'PROCESSING'
+        AND (CAST(%(before)s AS bigint) IS NULL OR d.id < %(before)s)
+      ORDER BY d.id DESC
+      LIMIT %(scan)s)
+    ORDER BY id DESC
+    LIMIT %(scan)s)
 
 -- name: deliveries_parked
 -- Of each state and channel the newest from delivery_parked, of these the newest of all. The
@@ -182,34 +209,20 @@ AND n.id = ANY (%(ids)s::uuid[])
 -- name: notification_q
 AND (n.title ILIKE %(q)s OR n.message ILIKE %(q)s OR n.type ILIKE %(q)s OR n.source ILIKE %(q)s)
 -- name: notification_channel
-AND EXISTS (SELECT FROM delivery d WHERE d.notification_id = n.id AND d.channel = %(channel)s)
+-- Whether one of its deliveries fits, here and below: asked notification by notification, which an
+-- EXISTS would let the planner turn round.
+AND (SELECT bool_or(d.channel = %(channel)s) FROM delivery d WHERE d.notification_id = n.id)
 -- name: notification_recipient
--- Through the index on recipients, whatever else is asked for. That leaves out the few that
--- are under way, which delivery_leased has: hence the two halves, here and below.
-AND n.id IN (SELECT d.notification_id FROM delivery d
-              WHERE d.recipient = ANY (%(recipient)s::text[]) AND d.status <> 'PROCESSING'
-              UNION ALL
-             SELECT d.notification_id FROM delivery d
-              WHERE d.recipient = ANY (%(recipient)s::text[]) AND d.status = 'PROCESSING')
+AND (SELECT bool_or(d.recipient = ANY (%(recipient)s::text[]))
+       FROM delivery d WHERE d.notification_id = n.id)
 -- name: notification_channel_recipient
-AND n.id IN (SELECT d.notification_id FROM delivery d
-              WHERE d.recipient = ANY (%(recipient)s::text[]) AND d.status <> 'PROCESSING'
-                AND d.channel = %(channel)s
-              UNION ALL
-             SELECT d.notification_id FROM delivery d
-              WHERE d.recipient = ANY (%(recipient)s::text[]) AND d.status = 'PROCESSING'
-                AND d.channel = %(channel)s)
+AND (SELECT bool_or(d.recipient = ANY (%(recipient)s::text[]) AND d.channel = %(channel)s)
+       FROM delivery d WHERE d.notification_id = n.id)
 
 -- name: delivery_status
 AND d.status = ANY (%(status)s)
 -- name: delivery_channel
 AND d.channel = %(channel)s
--- name: delivery_recipient
-AND d.id IN (SELECT id FROM delivery
-              WHERE recipient = %(recipient)s AND status <> 'PROCESSING'
-              UNION ALL
-             SELECT id FROM delivery
-              WHERE recipient = %(recipient)s AND status = 'PROCESSING')
 -- name: delivery_notification_id
 AND d.notification_id = %(notification_id)s
 -- name: delivery_error_code
