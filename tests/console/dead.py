@@ -24,7 +24,8 @@ async def notification(database: Database, **columns: Any) -> UUID:
     """A notification without deliveries."""
     at = columns.get("created_at", datetime.now(UTC))
     values = {"id": _uuid7(at), "source": "shop", "type": "ORDER", "title": "Order", **columns}
-    return await _insert(database, "notification", values)
+    identity: UUID = await _insert(database, "notification", values)
+    return identity
 
 
 async def delivery(database: Database, of: UUID, **columns: Any) -> int:
@@ -53,7 +54,8 @@ async def event(database: Database, **columns: Any) -> UUID:
         "error_message": "MessageSendFailed: broker said no",
         **columns,
     }
-    return await _insert(database, "outbox_messages", values)
+    identity: UUID = await _insert(database, "outbox_messages", values)
+    return identity
 
 
 def _uuid7(at: datetime) -> UUID:

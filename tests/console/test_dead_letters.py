@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -103,9 +104,7 @@ async def test_the_page_shows_both_boxes_and_leads_to_their_rows(
     for page in (shown, group, events):
         assert page.status == 200
         assert "<img" not in page.text
-    part = await visitor.get(
-        "/dead-letters", headers={"HX-Request": "true", "HX-Target": "groups"}
-    )
+    part = await visitor.get("/dead-letters", headers={"HX-Request": "true", "HX-Target": "groups"})
     assert (part.status, "<html" in part.text) == (200, False)
     empty = await visitor.get("/dead-letters/group?channel=NONE")
     assert "This group is empty" in empty.words
@@ -121,7 +120,7 @@ async def test_a_replay_is_counted_begun_paused_and_ended(
     counted = await guarded.get("/dead-letters/replay?channel=SMS&error_code=http_500&count=1")
     assert "3 deliveries would be sent again" in counted.words
     assert await statuses(database) == {"DEAD": 4}
-    filled = {"status": "DEAD", "channel": "SMS", "error_code": "http_500"}
+    filled: dict[str, Any] = {"status": "DEAD", "channel": "SMS", "error_code": "http_500"}
     unexplained = await guarded.post("/dead-letters/replay", **filled)
     assert (unexplained.status, "reason" in unexplained.words) == (422, True)
 
@@ -154,7 +153,7 @@ async def test_a_group_is_discarded_with_a_reason_only(
     await dead(database, 2, error_code="http_500")
     await dead(database, 1)
     await visitor.get("/dead-letters")
-    of = {"status": "DEAD", "channel": "SMS", "error_code": "http_500"}
+    of: dict[str, Any] = {"status": "DEAD", "channel": "SMS", "error_code": "http_500"}
 
     assert "is required" in (await visitor.post("/dead-letters/discard", **of)).words
     done = await visitor.post("/dead-letters/discard", **of, reason="too old")
@@ -177,7 +176,7 @@ async def test_a_group_is_discarded_with_a_reason_only(
         {"channel": "x y"},
     ],
 )
-async def test_what_is_wrong_with_a_replay_is_said(visitor: Visitor, wrong: dict[str, str]) -> None:
+async def test_what_is_wrong_with_a_replay_is_said(visitor: Visitor, wrong: dict[str, Any]) -> None:
     await visitor.get("/dead-letters/replay")
     counted = await visitor.get("/dead-letters/replay", params={"count": "1", **wrong})
     begun = await visitor.post("/dead-letters/replay", reason="r", **wrong)
@@ -216,8 +215,11 @@ async def test_a_reader_looks_and_touches_nothing(guarded: Visitor, database: Da
     await event(database)
     await guarded.log_in(READ)
 
-    for path in ("/dead-letters", "/dead-letters/group?status=DEAD&channel=SMS",
-                 "/dead-letters/events"):
+    for path in (
+        "/dead-letters",
+        "/dead-letters/group?status=DEAD&channel=SMS",
+        "/dead-letters/events",
+    ):
         shown = await guarded.get(path)
         assert shown.status == 200
         assert 'action="/console/dead-letters' not in shown.text.replace(

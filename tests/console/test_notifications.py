@@ -7,12 +7,12 @@ from uuid import uuid4
 
 import pytest
 
+from allim.base.errors import Conflict
 from allim.console.possible import Possible
 from allim.database.pool import Database
 from allim.hub.audit import AuditLog
 from allim.hub.operations import Operations
 from allim.hub.reading import Reader
-from allim.base.errors import Conflict
 from tests.console.conftest import OPERATE, READ, Visitor
 from tests.console.dead import attempt, delivery, notification
 
@@ -26,8 +26,16 @@ async def test_one_field_finds_by_whatever_is_typed(visitor: Visitor, database: 
     other = await notification(database, title="hay")
     await delivery(database, other, recipient="kim@example.com", channel="EMAIL")
 
-    for typed in ("010-1234-5678", "+82 10 1234 5678", "010 1234 5678", "needle", "NEEDLE",
-                  "key-7", "G4V-1", "row-1"):
+    for typed in (
+        "010-1234-5678",
+        "+82 10 1234 5678",
+        "010 1234 5678",
+        "needle",
+        "NEEDLE",
+        "key-7",
+        "G4V-1",
+        "row-1",
+    ):
         shown = await visitor.get("/notifications", params={"q": typed})
         assert (str(one) in shown.text, str(other) in shown.text) == (True, False), typed
     mailed = await visitor.get("/notifications", params={"q": "kim@example.com"})
@@ -45,15 +53,16 @@ async def test_filters_narrow_and_what_is_wrong_is_said(
     await delivery(database, dead)
     waiting = await notification(database, source="b")
     await delivery(database, waiting, status="PENDING", channel="EMAIL")
-    old = await notification(
-        database, source="c", created_at=datetime.now(UTC) - timedelta(days=3)
-    )
+    old = await notification(database, source="c", created_at=datetime.now(UTC) - timedelta(days=3))
     await delivery(database, old, status="SUCCESS")
 
     async def found(**query: str) -> set[str]:
         text = (await visitor.get("/notifications", params=query)).text
-        return {name for name, one in (("dead", dead), ("waiting", waiting), ("old", old))
-                if str(one) in text}
+        return {
+            name
+            for name, one in (("dead", dead), ("waiting", waiting), ("old", old))
+            if str(one) in text
+        }
 
     assert await found() == {"dead", "waiting", "old"}
     assert await found(status="FAILED") == {"dead"}
@@ -82,9 +91,7 @@ async def test_pages_follow_each_other_and_only_the_rows_are_live(
     second = await visitor.get(f"/notifications?cursor={cursor}")
     assert second.text.count("<tr>") == 1 + 10
     assert "data-live" not in second.text
-    rows = await visitor.get(
-        "/notifications", headers={"HX-Request": "true", "HX-Target": "rows"}
-    )
+    rows = await visitor.get("/notifications", headers={"HX-Request": "true", "HX-Target": "rows"})
     assert "<tbody>" in rows.text
     assert "<form" not in rows.text
 
@@ -133,8 +140,15 @@ async def _story(database: Database) -> tuple[str, int, int]:
         started_at=datetime.now(UTC),
     )
     child = await delivery(
-        database, one, parent_id=dead, step="fallback", status="SUCCESS", attempts=1,
-        receipt_status="DELIVERED", receipt_at=datetime.now(UTC), sent_at=datetime.now(UTC),
+        database,
+        one,
+        parent_id=dead,
+        step="fallback",
+        status="SUCCESS",
+        attempts=1,
+        receipt_status="DELIVERED",
+        receipt_at=datetime.now(UTC),
+        sent_at=datetime.now(UTC),
         then_steps=[{"channel": "SLACK"}],
     )
     await database.fetch(
@@ -239,26 +253,36 @@ async def test_a_reader_sees_no_buttons_and_may_not_press_any(
 
     assert "/retry" not in (await guarded.get(f"/notifications/{one}")).text
     assert (await guarded.post(f"/notifications/{one}/retry")).status == 403
-    [(status,)] = await database.fetch("SELECT status FROM delivery WHERE id = %s", [number])
+    [(status,)] = await database.fetch(
+        "SELECT status FROM delivery WHERE id = %(id)s", {"id": number}
+    )
     assert status == "DEAD"
 
 
 async def test_what_is_offered_is_what_the_service_does(database: Database) -> None:
     """Each state alone, and above a child in each state: buttons and service agree."""
     reader, operations = Reader(database), Operations(database)
-    states = ("PENDING", "PROCESSING", "SUCCESS", "ACCEPTED", "FAILED", "DEAD", "SKIPPED",
-              "HELD", "CANCELED", "EXPIRED")
+    states = (
+        "PENDING",
+        "PROCESSING",
+        "SUCCESS",
+        "ACCEPTED",
+        "FAILED",
+        "DEAD",
+        "SKIPPED",
+        "HELD",
+        "CANCELED",
+        "EXPIRED",
+    )
     for below in (None, "SUCCESS", "DEAD", "PENDING"):
         for state in states if below is None else ("DEAD", "HELD"):
             one = await notification(database)
             top = await delivery(database, one, status=state)
             if below is not None:
-                child = await delivery(
-                    database, one, status=below, parent_id=top, step="fallback"
-                )
+                child = await delivery(database, one, status=below, parent_id=top, step="fallback")
                 await database.fetch(
-                    "UPDATE delivery SET superseded_by = %s WHERE id = %s RETURNING 1",
-                    [child, top],
+                    "UPDATE delivery SET superseded_by = %(by)s WHERE id = %(id)s RETURNING 1",
+                    {"by": child, "id": top},
                 )
             possible = Possible.with_(await reader.notification(one))
             try:

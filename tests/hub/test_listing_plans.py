@@ -95,8 +95,13 @@ ASKED: Mapping[str, tuple[Asked, int]] = {
     "a group": (
         (
             DEAD["members"],
-            {"status": "DEAD", "channel": "ALIMTALK", "code": "rejected", "before": None,
-             "limit": 51},
+            {
+                "status": "DEAD",
+                "channel": "ALIMTALK",
+                "code": "rejected",
+                "before": None,
+                "limit": 51,
+            },
         ),
         600,
     ),
@@ -146,7 +151,10 @@ async def test_a_listing_reads_no_more_than_its_step(
         await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
 
     plan = await explain(
-        connection, statement, parameters, generic=generic,
+        connection,
+        statement,
+        parameters,
+        generic=generic,
         options="ANALYZE, BUFFERS, FORMAT JSON",
     )
 

@@ -219,7 +219,7 @@ async def test_the_status_shown_agrees_with_the_deliveries_beside_it(
 
 
 async def test_a_recipient_is_found_by_index_whatever_its_delivery_does(
-    api: Api, database: Database
+    api: Api, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for status in ("PROCESSING", "SUCCESS"):
         await create(api, deliveries=[{"channel": "LOG", "recipient": "lee"}])
@@ -238,13 +238,14 @@ async def test_a_recipient_is_found_by_index_whatever_its_delivery_does(
         await connection.execute("ANALYZE delivery")
         plan = await (
             await connection.execute(
-                "EXPLAIN SELECT FROM delivery d WHERE true " + SQL["delivery_recipient"],
-                {"recipient": "lee"},
+                "EXPLAIN " + SQL["to_recipients"], {"recipients": ["lee"], "most": 100}
             )
         ).fetchall()
 
     assert len(await listed(api, recipient="lee")) == 2
     assert len(await listed(api, recipient="lee", channel="log")) == 2
+    monkeypatch.setattr("allim.hub.reading._FEW", 1)
+    assert len(await listed(api, recipient="lee", limit=1)) == 2
     assert len(await listed(api, "/deliveries", recipient="lee")) == 2
     assert "Seq Scan" not in str(plan)
 

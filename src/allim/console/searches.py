@@ -28,16 +28,16 @@ _PHONE = 2
 class Search:
     """The fields of the form; `text` says to look in words whatever they look like."""
 
-    q: str | None
-    text: bool
-    status: NotificationStatus | None
-    channel: str | None
-    source: str | None
-    type: str | None
-    tenant: int | None
-    period: str | None
-    since: datetime | None
-    until: datetime | None
+    q: str | None = None
+    text: bool = False
+    status: NotificationStatus | None = None
+    channel: str | None = None
+    source: str | None = None
+    type: str | None = None
+    tenant: int | None = None
+    period: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
     @classmethod
     def of(cls, visit: Visit) -> Search:
@@ -153,7 +153,7 @@ def read_moment(visit: Visit, name: str, given: str | None) -> datetime | None:
 
 
 def _status(given: str | None) -> NotificationStatus | None:
-    return NotificationStatus(given) if given in NotificationStatus.__members__ else None
+    return NotificationStatus.__members__.get(given or "")
 
 
 def _iso(at: datetime | None) -> str | None:

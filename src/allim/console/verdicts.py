@@ -68,10 +68,10 @@ def _verdict(
         reason=explain(delivery.error_code, delivery.last_error, t),
         receipt=delivery.receipt_status or "",
     )
-    mood = "good" if key == "sent" or key == "receipt_delivered" else ""
+    mood = "good" if key in ("sent", "receipt_delivered") else ""
     if delivery.status in _BAD:
         mood = "bad"
-    elif delivery.status in (DeliveryStatus.FAILED,) or key in ("nobody_called", "snoozed"):
+    elif delivery.status is DeliveryStatus.FAILED or key in ("nobody_called", "snoozed"):
         mood = "warn"
     return Verdict(delivery, text, mood, level, at)
 

@@ -96,6 +96,13 @@ class AuditLog:
         await self._end(identity, AuditOutcome.DONE, {})
         return answer
 
+    async def about(self, subjects: Sequence[str], *, limit: int = 200) -> list[AuditRow]:
+        """What was done to any of these, oldest first."""
+        rows = await self._database.fetch(
+            SQL["about"], {"subjects": list(subjects), "limit": limit}
+        )
+        return [_row(*row) for row in rows]
+
     async def list(
         self, wanted: AuditFilter | None = None, *, limit: int = 50, cursor: str | None = None
     ) -> tuple[list[AuditRow], str | None]:
@@ -114,13 +121,6 @@ class AuditLog:
         entries = [_row(*row) for row in rows[:limit]]
         more = len(rows) > limit
         return entries, cursors.numbered_cursor(_CURSOR, entries[-1].id) if more else None
-
-    async def about(self, subjects: Sequence[str], *, limit: int = 200) -> list[AuditRow]:
-        """What was done to any of these, oldest first."""
-        rows = await self._database.fetch(
-            SQL["about"], {"subjects": list(subjects), "limit": limit}
-        )
-        return [_row(*row) for row in rows]
 
     async def _end(self, identity: int, outcome: AuditOutcome, detail: dict[str, Any]) -> None:
         await self._database.fetch(

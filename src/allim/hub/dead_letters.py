@@ -71,9 +71,7 @@ class DeadLetters:
 
     async def groups(self) -> Sequence[Group]:
         """Every group, the largest first; 200 at most."""
-        rows = await self._database.fetch(
-            SQL["groups"], {"groups": GROUPS, "most": COUNTED + 1}
-        )
+        rows = await self._database.fetch(SQL["groups"], {"groups": GROUPS, "most": COUNTED + 1})
         return [Group(DeliveryStatus(row[0]), *row[1:]) for row in rows]
 
     async def members(

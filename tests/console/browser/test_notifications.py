@@ -41,49 +41,107 @@ async def a_story(database: Database) -> str:
         created_at=began,
     )
     first = await delivery(
-        database, one, channel="ALIMTALK", recipient=PHONE, template_code="PAY_FAIL", attempts=1,
-        error_code="solapi_3104", last_error="Not a KakaoTalk user", created_at=began,
-        provider_id="G4V2026112115", provider_message_id="M4V1",
-        receipt_status="FAILED", receipt_at=at(9),
-        fallback_steps=[{"channel": "SMS"}], updated_at=at(9),
+        database,
+        one,
+        channel="ALIMTALK",
+        recipient=PHONE,
+        template_code="PAY_FAIL",
+        attempts=1,
+        error_code="solapi_3104",
+        last_error="Not a KakaoTalk user",
+        created_at=began,
+        provider_id="G4V2026112115",
+        provider_message_id="M4V1",
+        receipt_status="FAILED",
+        receipt_at=at(9),
+        fallback_steps=[{"channel": "SMS"}],
+        updated_at=at(9),
     )
     await attempt(
-        database, first, 1, outcome="ACCEPTED", started_at=at(1), finished_at=at(1.32),
-        http_status=200, provider_id="G4V2026112115", response='{"groupId":"G4V2026112115"}',
+        database,
+        first,
+        1,
+        outcome="ACCEPTED",
+        started_at=at(1),
+        finished_at=at(1.32),
+        http_status=200,
+        provider_id="G4V2026112115",
+        response='{"groupId":"G4V2026112115"}',
     )
     second = await delivery(
-        database, one, channel="SMS", recipient=PHONE, parent_id=first, step="fallback",
-        attempts=3, retry_count=3, error_code="solapi_3054", created_at=at(9),
-        last_error="3054 number not in service", updated_at=at(400),
+        database,
+        one,
+        channel="SMS",
+        recipient=PHONE,
+        parent_id=first,
+        step="fallback",
+        attempts=3,
+        retry_count=3,
+        error_code="solapi_3054",
+        created_at=at(9),
+        last_error="3054 number not in service",
+        updated_at=at(400),
     )
     for number, (start, took) in enumerate(((10, 0.4), (75, 5.0), (399, 0.21)), 1):
         last = number == 3
         await attempt(
-            database, second, number, started_at=at(start), finished_at=at(start + took),
-            outcome="REFUSED" if last else "RETRY", http_status=200 if last else 503,
+            database,
+            second,
+            number,
+            started_at=at(start),
+            finished_at=at(start + took),
+            outcome="REFUSED" if last else "RETRY",
+            http_status=200 if last else 503,
             error_code="solapi_3054" if last else "http_503",
             error="3054 number not in service" if last else "service unavailable",
             response='{"statusCode":"3054"}' if last else "<h1>503</h1>",
         )
     await database.fetch(
-        "UPDATE delivery SET superseded_by = %s WHERE id = %s RETURNING 1", [second, first]
+        "UPDATE delivery SET superseded_by = %(by)s WHERE id = %(id)s RETURNING 1",
+        {"by": second, "id": first},
     )
     sheet = await delivery(
-        database, one, channel="SHEET", recipient=None, row_key="A-1024", status="FAILED",
-        attempts=1, retry_count=1, error_code="timeout", last_error="no answer within 20 s",
-        next_retry_at=datetime.now(UTC) + timedelta(hours=1), created_at=began,
+        database,
+        one,
+        channel="SHEET",
+        recipient=None,
+        row_key="A-1024",
+        status="FAILED",
+        attempts=1,
+        retry_count=1,
+        error_code="timeout",
+        last_error="no answer within 20 s",
+        next_retry_at=datetime.now(UTC) + timedelta(hours=1),
+        created_at=began,
         then_steps=[{"channel": "KAKAO", "recipient": "ops"}],
     )
     await attempt(
-        database, sheet, 1, outcome="UNKNOWN", started_at=at(2), finished_at=at(22),
-        error_code="timeout", error="no answer within 20 s",
+        database,
+        sheet,
+        1,
+        outcome="UNKNOWN",
+        started_at=at(2),
+        finished_at=at(22),
+        error_code="timeout",
+        error="no answer within 20 s",
     )
     mail = await delivery(
-        database, one, channel="EMAIL", recipient="kim@example.com", status="SUCCESS",
-        attempts=1, sent_at=at(2.1), created_at=began,
+        database,
+        one,
+        channel="EMAIL",
+        recipient="kim@example.com",
+        status="SUCCESS",
+        attempts=1,
+        sent_at=at(2.1),
+        created_at=began,
     )
     await attempt(
-        database, mail, 1, outcome="DELIVERED", started_at=at(2), finished_at=at(2.1),
+        database,
+        mail,
+        1,
+        outcome="DELIVERED",
+        started_at=at(2),
+        finished_at=at(2.1),
         response="250 2.0.0 OK",
     )
     return str(one)
@@ -95,11 +153,17 @@ async def some_of_everything(database: Database) -> None:
         ("SUCCESS", "PENDING", "ACCEPTED", "DEAD", "HELD", "SKIPPED", "CANCELED", "SUCCESS")
     ):
         one = await notification(
-            database, source="booking", type="REMINDER", title=f"예약 안내 {number}",
+            database,
+            source="booking",
+            type="REMINDER",
+            title=f"예약 안내 {number}",
             message="내일 오후 3시 예약이 있습니다.",
         )
         await delivery(
-            database, one, status=status, recipient=f"0101234567{number}",
+            database,
+            one,
+            status=status,
+            recipient=f"0101234567{number}",
             error_code={"DEAD": "http_500", "HELD": "lease_expired"}.get(status),
             last_error={"DEAD": "upstream answered 500"}.get(status),
         )
@@ -186,7 +250,9 @@ async def test_rows_come_by_themselves_but_not_while_somebody_reads(
     polls: list[str] = []
     page.on("request", lambda request: polls.append(request.url))
     await page.evaluate("htmx.trigger('#whole', 'every 15s')")
-    await database.fetch("UPDATE delivery SET status = 'HELD' WHERE id = %s RETURNING 1", [dead])
+    await database.fetch(
+        "UPDATE delivery SET status = 'HELD' WHERE id = %(id)s RETURNING 1", {"id": dead}
+    )
     await expect(page.locator(".ask input[name=reason]")).to_have_value("half a reas")
     assert polls == []
 
@@ -241,17 +307,36 @@ async def test_a_group_is_discarded_and_events_are_published_again(
 
 async def test_payloads_stay_text(tab: ConsolePage, database: Database) -> None:
     one = await notification(
-        database, title=XSS, message=XSS, source=XSS, type=XSS, data={XSS: XSS},
+        database,
+        title=XSS,
+        message=XSS,
+        source=XSS,
+        type=XSS,
+        data={XSS: XSS},
         idempotency_key=XSS,
     )
     number = await delivery(
-        database, one, recipient=XSS, error_code=XSS, last_error=XSS, row_key=XSS,
-        provider_id=XSS, provider_message_id=XSS, attempts=1,
+        database,
+        one,
+        recipient=XSS,
+        error_code=XSS,
+        last_error=XSS,
+        row_key=XSS,
+        provider_id=XSS,
+        provider_message_id=XSS,
+        attempts=1,
         fallback_steps=[{"channel": XSS, "recipient": XSS}],
     )
     await attempt(
-        database, number, 1, outcome=XSS, error_code=XSS, error=XSS, response=XSS,
-        provider_id=XSS, worker=XSS,
+        database,
+        number,
+        1,
+        outcome=XSS,
+        error_code=XSS,
+        error=XSS,
+        response=XSS,
+        provider_id=XSS,
+        worker=XSS,
     )
     await event(database, topic=XSS, message_key=XSS, error_message=XSS)
     for path in (

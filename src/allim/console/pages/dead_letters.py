@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from allim.base.errors import InvalidRequest
+from allim.base.errors import FieldProblem, InvalidRequest
 from allim.console.flash import Flash, Mood
 from allim.console.page import Page
 from allim.console.replay_forms import (
@@ -23,6 +23,7 @@ from allim.events.views import EventStatus
 from allim.hub.audit import Entry
 from allim.hub.dead_letters import COUNTED, DeadLetters
 from allim.hub.status import DeliveryStatus
+from allim.hub.views import ReplayCountView
 
 _EVENTS_AT_ONCE = 10_000
 _REPLAYS_SHOWN = 5
@@ -51,9 +52,7 @@ def dead_letters_page(services: ConsoleServices) -> Page:
     async def group(visit: Visit) -> Response:
         status = DeliveryStatus.HELD if visit.query("status") == "HELD" else DeliveryStatus.DEAD
         channel, code = visit.query("channel") or "", visit.query("error_code")
-        members, following = await dead_letters.members(
-            status, channel, code, cursor=visit.cursor
-        )
+        members, following = await dead_letters.members(status, channel, code, cursor=visit.cursor)
         return visit.render(
             "dead_letters/group.html",
             status_shown=status,
@@ -85,7 +84,8 @@ def dead_letters_page(services: ConsoleServices) -> Page:
     @page.get("/dead-letters/replay")
     async def prepare(visit: Visit) -> Response:
         form = filled_in(visit)
-        counted, problems = None, ()
+        counted: ReplayCountView | None = None
+        problems: tuple[FieldProblem, ...] = ()
         if visit.query("count"):
             try:
                 request = replay_request(form)

@@ -43,8 +43,10 @@ def notifications_page(services: ConsoleServices) -> Page:
             wanted = Search.of(visit)
             reading = await read_search(wanted, finder)
         except InvalidRequest as error:
-            empty = Search(*[None, False, *[None] * 8])  # type: ignore[list-item]
-            return listing(visit, empty, Reading(NotificationFilter()), _NOTHING, error)
+            typed = Search(
+                **{name: visit.query(name) for name in ("q", "channel", "source", "type")}
+            )
+            return listing(visit, typed, Reading(NotificationFilter()), _NOTHING, error)
         if reading.straight_to is not None:
             return visit.redirect(f"/notifications/{reading.straight_to}")
         found = await reader.notifications(reading.wanted, cursor=visit.cursor)
