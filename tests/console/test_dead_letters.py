@@ -222,9 +222,7 @@ async def test_a_reader_looks_and_touches_nothing(guarded: Visitor, database: Da
     ):
         shown = await guarded.get(path)
         assert shown.status == 200
-        assert 'action="/console/dead-letters' not in shown.text.replace(
-            'action="/console/dead-letters/events" role="search"', ""
-        )
+        assert 'method="post" action="/console/dead-letters' not in shown.text
     for path in ("/dead-letters/discard", "/dead-letters/replay", "/dead-letters/events/discard"):
         assert (await guarded.post(path, reason="x")).status == 403
     assert await statuses(database) == {"DEAD": 1}

@@ -11,7 +11,7 @@ from allim.database.statements import Statements
 from allim.hub.model import MAX_BIGINT
 
 SQL = Statements.load("allim.hub", "finding.sql")
-_NUMBER = re.compile(r"#?([1-9][0-9]{0,18})", re.ASCII)
+_NUMBER = re.compile(r"#([1-9][0-9]{0,18})", re.ASCII)
 
 
 class Finder:
@@ -21,15 +21,15 @@ class Finder:
         self._database = database
 
     async def notification(self, word: str) -> UUID | None:
-        """The notification with this id, or whose delivery has this number (``7``, ``#7``)."""
-        try:
-            return UUID(word)
-        except ValueError:
-            pass
+        """The notification with this id, or whose delivery has this number (``#7``)."""
         found = _NUMBER.fullmatch(word)
-        if found is None or int(found[1]) > MAX_BIGINT:
+        if found is not None and int(found[1]) <= MAX_BIGINT:
+            rows = await self._database.fetch(SQL["by_delivery"], {"id": int(found[1])})
+            return rows[0][0] if rows else None
+        try:
+            rows = await self._database.fetch(SQL["by_id"], {"id": UUID(word)})
+        except ValueError:
             return None
-        rows = await self._database.fetch(SQL["by_delivery"], {"id": int(found[1])})
         return rows[0][0] if rows else None
 
     async def known_as(self, word: str) -> Sequence[UUID]:

@@ -1,3 +1,7 @@
+-- name: by_id
+-- Primary key only.
+SELECT id FROM notification WHERE id = %(id)s
+
 -- name: by_delivery
 -- Primary key only.
 SELECT notification_id FROM delivery WHERE id = %(id)s

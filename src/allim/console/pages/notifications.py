@@ -44,7 +44,10 @@ def notifications_page(services: ConsoleServices) -> Page:
             reading = await read_search(wanted, finder)
         except InvalidRequest as error:
             typed = Search(
-                **{name: visit.query(name) for name in ("q", "channel", "source", "type")}
+                q=visit.query("q"),
+                channel=visit.query("channel"),
+                source=visit.query("source"),
+                type=visit.query("type"),
             )
             return listing(visit, typed, Reading(NotificationFilter()), _NOTHING, error)
         if reading.straight_to is not None:
