@@ -16,6 +16,7 @@ from tests.requirements import korean_font
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PHONE = "01012345678"
+_POLL = "void htmx.ajax('GET', location.pathname, {source: '#whole', target: '#whole'})"
 LOOKS: dict[str, dict[str, Any]] = {
     "light": {"color_scheme": "light"},
     "dark": {"color_scheme": "dark"},
@@ -249,12 +250,16 @@ async def test_rows_come_by_themselves_but_not_while_somebody_reads(
     await page.locator(".ask input[name=reason]").fill("half a reas")
     polls: list[str] = []
     page.on("request", lambda request: polls.append(request.url))
-    await page.evaluate("htmx.trigger('#whole', 'every 15s')")
     await database.fetch(
         "UPDATE delivery SET status = 'HELD' WHERE id = %(id)s RETURNING 1", {"id": dead}
     )
+    await page.evaluate(_POLL)
     await expect(page.locator(".ask input[name=reason]")).to_have_value("half a reas")
     assert polls == []
+    await page.locator(".ask summary").click()
+    await page.evaluate("document.activeElement.blur()")
+    await page.evaluate(_POLL)
+    await expect(page.locator(".tree .badge.held")).to_be_visible()
 
 
 async def test_times_are_typed_in_the_viewers_zone(tab: ConsolePage, database: Database) -> None:
