@@ -144,17 +144,17 @@ async def test_looking_for_a_rare_status_stays_bounded_and_resumes(
     api: Api, database: Database, monkeypatch: Any
 ) -> None:
     rare = await create(api)
-    await database.fetch("UPDATE delivery SET status = 'DEAD' RETURNING 1")
+    await database.fetch("UPDATE delivery SET status = 'SUCCESS' RETURNING 1")
     for _ in range(12):
         await create(api)
-    monkeypatch.setattr("allim.hub.reading._SCAN_FIRST", 2)
-    monkeypatch.setattr("allim.hub.reading._SCAN_LIMIT", 5)
+    monkeypatch.setattr("allim.hub.stepping.FIRST", 2)
+    monkeypatch.setattr("allim.hub.stepping.MOST", 5)
 
-    first = (await api.get("/notifications?status=FAILED&limit=1")).json
+    first = (await api.get("/notifications?status=COMPLETED&limit=1")).json
 
     assert first["items"] == []
     assert first["next"] is not None
-    assert [i["id"] for i in await listed(api, status="FAILED", limit=1)] == [rare]
+    assert [i["id"] for i in await listed(api, status="COMPLETED", limit=1)] == [rare]
 
 
 async def test_a_superseded_delivery_does_not_count(api: Api, database: Database) -> None:
@@ -219,7 +219,7 @@ async def test_the_status_shown_agrees_with_the_deliveries_beside_it(
 
 
 async def test_a_recipient_is_found_by_index_whatever_its_delivery_does(
-    api: Api, database: Database
+    api: Api, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for status in ("PROCESSING", "SUCCESS"):
         await create(api, deliveries=[{"channel": "LOG", "recipient": "lee"}])
@@ -238,13 +238,14 @@ async def test_a_recipient_is_found_by_index_whatever_its_delivery_does(
         await connection.execute("ANALYZE delivery")
         plan = await (
             await connection.execute(
-                "EXPLAIN SELECT FROM delivery d WHERE true " + SQL["delivery_recipient"],
-                {"recipient": "lee"},
+                "EXPLAIN " + SQL["to_recipients"], {"recipients": ["lee"], "most": 100}
             )
         ).fetchall()
 
     assert len(await listed(api, recipient="lee")) == 2
     assert len(await listed(api, recipient="lee", channel="log")) == 2
+    monkeypatch.setattr("allim.hub.reading._FEW", 1)
+    assert len(await listed(api, recipient="lee", limit=1)) == 2
     assert len(await listed(api, "/deliveries", recipient="lee")) == 2
     assert "Seq Scan" not in str(plan)
 
@@ -275,8 +276,8 @@ async def test_a_small_tenants_deliveries_are_found_without_reading_everybodys(
 async def test_a_source_that_nobody_sends_from_costs_no_more_than_one_look_allows(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("allim.hub.reading._SCAN_FIRST", 2)
-    monkeypatch.setattr("allim.hub.reading._SCAN_LIMIT", 4)
+    monkeypatch.setattr("allim.hub.stepping.FIRST", 2)
+    monkeypatch.setattr("allim.hub.stepping.MOST", 4)
     logged = [{"channel": "LOG", "recipient": "x"}]
     first = await create(api, source="rare", type="RARE", deliveries=logged)
     for _ in range(9):

@@ -11,6 +11,7 @@ from allim.base.errors import ConfigurationError
 from allim.bench import (
     bulking,
     claiming,
+    consoling,
     draining,
     events,
     footprint,
@@ -40,6 +41,7 @@ CASES: Mapping[str, Case] = {
     waking.CASE: waking.run,
     footprint.CASE: footprint.run,
     claiming.CASE: claiming.run,
+    consoling.CASE: consoling.run,
     syncing.CASE: syncing.run,
     texting.CASE: texting.run,
 }

@@ -12,7 +12,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             help="post, bulk, publish, drain, events, events-flat, webhooks, email, wake,"
-            " footprint, claim, sync, text; all of these when left out. And soak: processes are"
+            " footprint, claim, console, sync, text; all of these when left out. And soak: processes are"
             " killed at random, and every id is looked for; needs pgbouncer."
         ),
     ] = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -108,6 +108,13 @@ class AuditLog:
         await self._database.fetch(
             SQL["end"], {"id": identity, "outcome": outcome.value, "detail": Jsonb(detail)}
         )
+
+    async def about(self, subjects: Sequence[str], *, limit: int = 200) -> list[AuditRow]:
+        """What was done to any of these, oldest first."""
+        rows = await self._database.fetch(
+            SQL["about"], {"subjects": list(subjects), "limit": limit}
+        )
+        return [_row(*row) for row in rows]
 
     async def list(
         self, wanted: AuditFilter | None = None, *, limit: int = 50, cursor: str | None = None

@@ -23,3 +23,10 @@ SELECT id, actor, action, subject, tenant_id, detail, outcome, created_at
    AND (CAST(%(action)s AS text) IS NULL OR starts_with(action, %(action)s))
    AND (CAST(%(subject)s AS text) IS NULL OR subject = %(subject)s)
  ORDER BY id DESC LIMIT %(limit)s
+
+-- name: about
+-- What was done to any of some subjects, oldest first. Needs audit_log_subject.
+SELECT id, actor, action, subject, tenant_id, detail, outcome, created_at
+  FROM audit_log
+ WHERE subject = ANY (%(subjects)s::text[])
+ ORDER BY id LIMIT %(limit)s

@@ -61,11 +61,7 @@ SELECT {delivery} FROM delivery d WHERE d.id = %(id)s
 -- computed status, source, type, channel, words) is judged row by row, so `scan` bounds what
 -- one step may cost; the first row always tells how many were looked at and where the next
 -- step begins.
-WITH scanned AS MATERIALIZED (
-    SELECT n.* FROM notification n
-     WHERE (CAST(%(before)s AS uuid) IS NULL OR n.id < %(before)s) {filters}
-     ORDER BY n.id DESC
-     LIMIT %(scan)s),
+WITH {source},
 fitting AS MATERIALIZED (
     SELECT n.id, json_build_object({head}, 'status', judged.status, 'deliveries', (
                SELECT coalesce(json_agg(json_build_object(
@@ -81,12 +77,117 @@ SELECT count(*), (array_agg(id ORDER BY id))[1], NULL::json FROM scanned
 UNION ALL
 (SELECT 1, id, item FROM fitting ORDER BY id DESC)
 
+-- name: scanned
+-- A fragment: along the primary key, or by what an index knows.
+scanned AS MATERIALIZED (
+    SELECT n.* FROM notification n
+     WHERE (CAST(%(before)s AS uuid) IS NULL OR n.id < %(before)s) {filters}
+     ORDER BY n.id DESC
+     LIMIT %(scan)s)
+
+-- name: scanned_unsent
+-- A fragment: only those of which something was not sent. Needs delivery_unsent, which has them
+-- in their order.
+unsent AS MATERIALIZED (
+    SELECT DISTINCT n.id
+      FROM (SELECT d.notification_id AS id FROM delivery d
+             WHERE d.status IN ('DEAD', 'HELD', 'SKIPPED', 'CANCELED', 'EXPIRED')) n
+     WHERE (CAST(%(before)s AS uuid) IS NULL OR n.id < %(before)s) {ranges}
+     ORDER BY n.id DESC
+     LIMIT %(scan)s),
+scanned AS MATERIALIZED (
+    SELECT n.* FROM unsent CROSS JOIN LATERAL (
+        SELECT * FROM notification WHERE notification.id = unsent.id OFFSET 0) n)
+
+-- name: to_recipients
+-- The notifications to some recipients, once for each delivery, up to `most` of each kind. Needs
+-- delivery_recipient, and delivery_leased for what is in flight.
+(SELECT notification_id FROM delivery
+  WHERE recipient = ANY (%(recipients)s::text[]) AND status <> 'PROCESSING' LIMIT %(most)s)
+UNION ALL
+(SELECT notification_id FROM delivery
+  WHERE recipient = ANY (%(recipients)s::text[]) AND status = 'PROCESSING' LIMIT %(most)s)
+
+-- name: unfinished
+-- The notifications of what is not final, once for each delivery, up to `most` of each kind. Needs delivery_new,
+-- delivery_timed, delivery_leased and delivery_parked, in this order: never the finished ones.
+SELECT notification_id FROM (
+    (SELECT notification_id FROM delivery
+      WHERE status = 'PENDING' AND next_retry_at IS NULL LIMIT %(most)s)
+    UNION ALL
+    (SELECT notification_id FROM delivery
+      WHERE status IN ('PENDING', 'FAILED') AND next_retry_at IS NOT NULL LIMIT %(most)s)
+    UNION ALL
+    (SELECT notification_id FROM delivery WHERE status = 'PROCESSING' LIMIT %(most)s)
+    UNION ALL
+    (SELECT notification_id FROM delivery
+      WHERE status IN ('FAILED', 'ACCEPTED', 'HELD')
+        AND status IN ('DEAD', 'HELD', 'SKIPPED', 'FAILED', 'ACCEPTED') LIMIT %(most)s)) open
+
 -- name: deliveries
-SELECT {delivery}
-  FROM delivery d
- WHERE (CAST(%(before)s AS bigint) IS NULL OR d.id < %(before)s) {filters}
- ORDER BY d.id DESC
- LIMIT %(limit)s
+-- One step of a listing, as `notifications`.
+WITH {source},
+fitting AS MATERIALIZED (
+    SELECT d.id, {delivery} AS item
+      FROM scanned d
+     WHERE true {judged_filters}
+     ORDER BY d.id DESC
+     LIMIT %(limit)s)
+SELECT count(*), min(id), NULL::json FROM scanned
+UNION ALL
+(SELECT 1, id, item FROM fitting ORDER BY id DESC)
+
+-- name: deliveries_scanned
+scanned AS MATERIALIZED (
+    SELECT d.* FROM delivery d
+     WHERE (CAST(%(before)s AS bigint) IS NULL OR d.id < %(before)s) {filters}
+     ORDER BY d.id DESC
+     LIMIT %(scan)s)
+
+-- name: deliveries_to
+-- By delivery_recipient, which leaves out what is in flight; that is in delivery_leased.
+scanned AS MATERIALIZED (
+    (SELECT d.* FROM delivery d
+      WHERE d.recipient = %(recipient)s AND d.status <> 'PROCESSING'
+        AND (CAST(%(before)s AS bigint) IS NULL OR d.id < %(before)s)
+      ORDER BY d.id DESC
+      LIMIT %(scan)s)
+    UNION ALL
+    (SELECT d.* FROM delivery d
+      WHERE d.recipient = %(recipient)s AND d.status = 'PROCESSING'
+        AND (CAST(%(before)s AS bigint) IS NULL OR d.id < %(before)s)
+      ORDER BY d.id DESC
+      LIMIT %(scan)s)
+    ORDER BY id DESC
+    LIMIT %(scan)s)
+
+-- name: deliveries_parked
+-- Of each state and channel the newest from delivery_parked, of these the newest of all. The
+-- channels that are there are found by leaping from one to the next.
+RECURSIVE places AS (
+    SELECT s.status, (SELECT min(d.channel) FROM delivery d
+                       WHERE d.status = s.status
+                         AND d.status IN ('DEAD', 'HELD', 'SKIPPED', 'FAILED', 'ACCEPTED')) AS channel
+      FROM unnest(%(status)s::text[]) AS s (status)
+    UNION ALL
+    SELECT p.status, (SELECT min(d.channel) FROM delivery d
+                       WHERE d.status = p.status AND d.channel > p.channel
+                         AND d.status IN ('DEAD', 'HELD', 'SKIPPED', 'FAILED', 'ACCEPTED'))
+      FROM places p WHERE p.channel IS NOT NULL),
+scanned AS MATERIALIZED (
+    SELECT d.*
+      FROM places p
+     CROSS JOIN LATERAL (
+           SELECT * FROM delivery d
+            WHERE d.status = p.status AND d.channel = p.channel
+              AND d.status IN ('DEAD', 'HELD', 'SKIPPED', 'FAILED', 'ACCEPTED')
+              AND (CAST(%(before)s AS bigint) IS NULL OR d.id < %(before)s)
+            ORDER BY d.id DESC
+            LIMIT %(scan)s) d
+     WHERE p.channel IS NOT NULL
+       AND (CAST(%(channel)s AS text) IS NULL OR p.channel = %(channel)s)
+     ORDER BY d.id DESC
+     LIMIT %(scan)s)
 
 -- name: notification_source
 AND n.source = %(source)s
@@ -96,40 +197,32 @@ AND n.type = %(type)s
 AND n.tenant_id = %(tenant_id)s
 -- name: notification_from
 -- The range of ids is a day wider than that of times: ids carry their maker's clock.
-AND n.created_at >= %(from)s AND n.id >= %(from_id)s
+AND n.created_at >= %(from)s
+-- name: notification_from_id
+AND n.id >= %(from_id)s
 -- name: notification_to
-AND n.created_at < %(to)s AND n.id < %(to_id)s
+AND n.created_at < %(to)s
+-- name: notification_to_id
+AND n.id < %(to_id)s
+-- name: notification_ids
+AND n.id = ANY (%(ids)s::uuid[])
 -- name: notification_q
 AND (n.title ILIKE %(q)s OR n.message ILIKE %(q)s OR n.type ILIKE %(q)s OR n.source ILIKE %(q)s)
 -- name: notification_channel
-AND EXISTS (SELECT FROM delivery d WHERE d.notification_id = n.id AND d.channel = %(channel)s)
+-- Whether one of its deliveries fits, here and below: asked notification by notification, which an
+-- EXISTS would let the planner turn round.
+AND (SELECT bool_or(d.channel = %(channel)s) FROM delivery d WHERE d.notification_id = n.id)
 -- name: notification_recipient
--- Through the index on recipients, whatever else is asked for. That leaves out the few that
--- are under way, which delivery_leased has: hence the two halves, here and below.
-AND n.id IN (SELECT d.notification_id FROM delivery d
-              WHERE d.recipient = %(recipient)s AND d.status <> 'PROCESSING'
-              UNION ALL
-             SELECT d.notification_id FROM delivery d
-              WHERE d.recipient = %(recipient)s AND d.status = 'PROCESSING')
+AND (SELECT bool_or(d.recipient = ANY (%(recipient)s::text[]))
+       FROM delivery d WHERE d.notification_id = n.id)
 -- name: notification_channel_recipient
-AND n.id IN (SELECT d.notification_id FROM delivery d
-              WHERE d.recipient = %(recipient)s AND d.status <> 'PROCESSING'
-                AND d.channel = %(channel)s
-              UNION ALL
-             SELECT d.notification_id FROM delivery d
-              WHERE d.recipient = %(recipient)s AND d.status = 'PROCESSING'
-                AND d.channel = %(channel)s)
+AND (SELECT bool_or(d.recipient = ANY (%(recipient)s::text[]) AND d.channel = %(channel)s)
+       FROM delivery d WHERE d.notification_id = n.id)
 
 -- name: delivery_status
 AND d.status = ANY (%(status)s)
 -- name: delivery_channel
 AND d.channel = %(channel)s
--- name: delivery_recipient
-AND d.id IN (SELECT id FROM delivery
-              WHERE recipient = %(recipient)s AND status <> 'PROCESSING'
-              UNION ALL
-             SELECT id FROM delivery
-              WHERE recipient = %(recipient)s AND status = 'PROCESSING')
 -- name: delivery_notification_id
 AND d.notification_id = %(notification_id)s
 -- name: delivery_error_code

@@ -50,7 +50,9 @@ _WITH_BODY = {"413": "The body is too large", "415": "The body is not JSON"}
 _METHODS = {"get", "post", "put", "patch", "delete"}
 
 
-def document(app: FastAPI, by_hand: Mapping[str, Any], schemas: Mapping[str, Any]) -> dict[str, Any]:
+def document(
+    app: FastAPI, by_hand: Mapping[str, Any], schemas: Mapping[str, Any]
+) -> dict[str, Any]:
     """The OpenAPI document of an app.
 
     `by_hand` adds operations of plain ASGI routes ({path: {method: operation}}), `schemas` what

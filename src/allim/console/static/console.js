@@ -48,6 +48,28 @@ document.addEventListener("submit", async (event) => {
   delete form.dataset.confirmed;
 });
 
+// A time is typed in the viewer's zone and sent as the moment that it is.
+function fillMoments() {
+  for (const input of document.querySelectorAll("input[data-moment]")) {
+    const at = new Date(input.nextElementSibling.value);
+    if (isNaN(at)) continue;
+    input.value =
+      `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}T` +
+      `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+  }
+}
+
+document.addEventListener("change", (event) => {
+  const input = event.target;
+  if (input.matches("input[data-moment]")) {
+    const at = new Date(input.value);
+    input.nextElementSibling.value = isNaN(at) ? "" : at.toISOString();
+  }
+  if (input.matches("[data-period]")) {
+    input.form.querySelector(".exact").hidden = input.value !== "exact";
+  }
+});
+
 document.addEventListener("click", (event) => {
   if (event.target.closest("[data-theme-toggle]")) toggleTheme();
 });
@@ -80,3 +102,4 @@ document.addEventListener("htmx:configRequest", (event) => {
 
 document.addEventListener("htmx:afterSwap", (event) => showTimes(event.target));
 showTimes(document);
+fillMoments();
