@@ -257,7 +257,9 @@ def _usage(arguments: Sequence[str]) -> str | None:
             return None
         if not hasattr(error, "format_message"):
             raise
-        return str(error.format_message())
+        said = str(error.format_message())
+        # A file that the block itself would have written.
+        return None if said.endswith("does not exist.") else said
     return None
 
 

@@ -12,8 +12,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             help="post, bulk, publish, drain, events, events-flat, webhooks, email, wake,"
-            " footprint, claim, console, sync, text; all of these when left out. And soak: processes are"
-            " killed at random, and every id is looked for; needs pgbouncer."
+            " footprint, claim, console, sync, text; all of these when left out. And soak:"
+            " processes are killed at random, and every id is looked for; needs pgbouncer."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,

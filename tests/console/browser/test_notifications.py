@@ -11,7 +11,7 @@ from playwright.async_api import expect
 from allim.database.pool import Database
 from tests.console.browser.conftest import XSS, ConsolePage, OpenTab, Serve
 from tests.console.dead import attempt, delivery, event, notification
-from tests.requirements import korean_font
+from tests.requirements import needs_korean_font
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -177,7 +177,7 @@ async def some_of_everything(database: Database) -> None:
 
 
 async def test_pages_as_they_look(open_tab: OpenTab, serve: Serve, database: Database) -> None:
-    korean_font()
+    needs_korean_font()
     url = await serve()
     story = await a_story(database)
     await some_of_everything(database)

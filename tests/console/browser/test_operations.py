@@ -14,7 +14,7 @@ from allim.relay.tally import Broken
 from tests.console.browser.conftest import XSS, ConsolePage, OpenTab, Serve
 from tests.console.conftest import KEYS, READ
 from tests.console.standing import add_blocked_key, add_deliveries, add_trouble
-from tests.requirements import korean_font
+from tests.requirements import needs_korean_font
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -37,7 +37,7 @@ INK = """name => document.querySelector(`[data-chart=${name}] canvas`).toDataURL
 async def test_the_overview_draws_its_charts_in_every_dress(
     open_tab: OpenTab, serve: Serve, database: Database
 ) -> None:
-    korean_font()
+    needs_korean_font()
     await add_trouble(database)
     url = await serve()
     dresses: dict[str, dict[str, Any]] = {
@@ -87,7 +87,7 @@ async def test_the_overview_follows_what_happens_and_its_theme(
 async def test_a_test_message_is_sent_from_its_channel(
     open_tab: OpenTab, serve: Serve, database: Database
 ) -> None:
-    korean_font()
+    needs_korean_font()
     await add_trouble(database)
     url = await serve()
     tab = await open_tab(url, viewport=WIDE)
@@ -128,7 +128,7 @@ async def test_a_disabled_target_is_called_again(
 async def test_a_blocked_key_is_let_go_by_its_buttons(
     open_tab: OpenTab, serve: Serve, database: Database
 ) -> None:
-    korean_font()
+    needs_korean_font()
     await add_trouble(database)
     other = await add_blocked_key(database, key="B-2", error="http_400: no such order")
     url = await serve()
