@@ -104,7 +104,9 @@ async def _sum_up(stage: Stage, say: Say) -> None:
     kept = len(page["items"])
     more = " or more" if page["next"] else ""
     dead = await call(stage, "GET", "/deliveries", params={"status": "DEAD", "limit": "250"})
-    say(f"\nOn record: {kept}{more} notifications, {len(dead['items'])} dead letter(s).")
+    letters = "1 dead letter" if len(dead["items"]) == 1 else f"{len(dead['items'])} dead letters"
+    say(f"\nOn record: {kept}{more} notifications, {letters}.")
+    say(f"  the operators' console     {stage.url}/console")
     say(f"  documentation of the API   {stage.url}/docs")
     say(f"  everything                 curl {stage.url}/notifications")
     say(f"  dead letters               curl '{stage.url}/deliveries?status=DEAD'")
