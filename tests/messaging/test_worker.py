@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
-from botocore.exceptions import NoCredentialsError
+from botocore.exceptions import NoCredentialsError  # type: ignore[import-untyped]
 from psycopg.rows import dict_row
 
 from allim.base.settings import Environment

@@ -43,6 +43,9 @@ async def _play(number: int, scenario: Scenario, stage: Stage, say: Say) -> bool
     stage.slack.answer(*(scenario.slack_answers or (Answer.of(200, "ok"),)))
     slack_before, printed_before = len(stage.slack.requests), len(stage.printed)
     say(f"\n{number}. {scenario.heading}")
+    if scenario.template is not None:
+        stored = await call(stage, "POST", "/templates", json=scenario.template)
+        say(f"   POST /templates      {stored['code']}, version {stored['version']}")
     began = time.perf_counter()
     created = await call(stage, "POST", "/notifications", json=scenario.body)
     took = time.perf_counter() - began
