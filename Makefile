@@ -23,7 +23,7 @@ system: ## Install the Debian packages with which no test is skipped (asks for s
 	  $(SUDO) apt-get update --quiet=2 && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends $(PACKAGES); fi
 
-demo: $(READY) ## Start everything and watch three scenarios being delivered
+demo: $(READY) ## Start everything and watch it deliver, in nine short acts
 	@$(BIN)/allim demo
 
 up: $(READY) ## Run Allim on http://127.0.0.1:18080

@@ -25,6 +25,7 @@ from allim.enrolment.calls import SyncCalls
 from allim.enrolment.dispatch import OutboxDispatch, RunPass, no_passes
 from allim.enrolment.dispatch_routes import dispatch_routes
 from allim.enrolment.dispatch_settings import DispatchSettings
+from allim.enrolment.job_answers import refusal_of
 from allim.enrolment.routes import job_routes, record_routes
 from allim.enrolment.runs import Runs
 from allim.enrolment.scheduled import JOB_KINDS
@@ -159,6 +160,7 @@ def create_app(
                 EMAIL_RECEIPTS: EMAIL_RECEIPT_LIMIT,
                 **INGEST_LIMITS,
             },
+            refusals={"/jobs/": refusal_of},
         ),
         title="Allim",
         version=version("allim"),
@@ -223,7 +225,7 @@ def create_app(
         suppressions=SuppressionList(database),
     )
     console = make_console(services)
-    app.router.routes.insert(1, Route(CONSOLE, RedirectResponse("console/")))
+    app.router.routes[1:1] = [Route(path, RedirectResponse("console/")) for path in ("/", CONSOLE)]
     app.mount(CONSOLE, console)
     app.include_router(documentation_routes(lambda: api_document(app)))
     return app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -133,10 +134,11 @@ async def test_the_demo_ends_with_0_without_a_terminal(place: Path) -> None:
     demo = await allim("demo", cwd=place, ALLIM_PORT="0")
 
     assert demo.code == 0, demo.out + demo.err
-    assert "주문이 완료되었습니다" in demo.out
+    assert "김민수 고객님, 주문하신 상품(주문번호 A-1024)의 결제가" in demo.out
     assert "*결제 실패*" in demo.out
     assert demo.out.count("COMPLETED, as it should") == 5
     assert "RETRY 503" in demo.out
+    assert re.search(r"operators' console +http://127.0.0.1:\d+/console\n", demo.out)
     assert "[fallback of" in demo.out
     assert "20 rows in the sheet, then 20 notices by Kakao, as it should" in demo.out
     assert "[변경] 이서연 (파이썬 데이터 분석 입문) 상태: 대기 → 결제완료" in demo.out

@@ -50,6 +50,25 @@ def test_the_level_holds_for_both() -> None:
     assert [line["event"] for line in lines(stream)] == ["this"]
 
 
+def test_a_pool_that_repeats_itself_is_heard_now_and_then() -> None:
+    stream = io.StringIO()
+    configure_logging(LogSettings.model_validate({}), stream)
+    pool = logging.getLogger("psycopg.pool")
+    for _ in range(3):
+        pool.warning("error connecting in %r: %s", "allim", "refused")
+    pool.warning("reconnection attempt in pool %r failed", "allim")
+    later = pool.makeRecord(pool.name, logging.WARNING, "", 0, "error connecting in %r: %s",
+                            ("allim", "refused"), None)  # fmt: skip
+    later.created += 31
+    pool.handle(later)
+
+    assert [line["event"].split(" in ")[0] for line in lines(stream)] == [
+        "error connecting",
+        "reconnection attempt",
+        "error connecting",
+    ]
+
+
 def test_passwords_tokens_and_quoted_rows_are_masked() -> None:
     stream = io.StringIO()
     configure_logging(LogSettings.model_validate({}), stream)

@@ -70,6 +70,21 @@ async def test_once_a_key_exists_every_route_needs_one(guarded: Api, database: D
     assert await count(database, "notification") == 0
 
 
+async def test_a_job_is_refused_in_the_jobs_own_shape_at_the_door_too(guarded: Api) -> None:
+    answer = await guarded.call("POST", "/jobs/outbox/dispatch")
+
+    assert answer.status == 401
+    assert answer.json["ok"] is False
+    assert "`Authorization: Bearer <token>`" in answer.json["error"]
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+async def test_the_bare_address_leads_to_the_console(guarded: Api) -> None:
+    answer = await guarded.call("GET", "/", allow_redirects=False)
+
+    assert (answer.status, answer.headers["Location"]) == (307, "console/")
+
+
 async def test_health_needs_no_key(guarded: Api) -> None:
     assert (await guarded.get("/health/live")).status == 200
     newest = migrations()[-1].number
@@ -124,6 +139,7 @@ async def test_a_tenants_key_sees_nothing_of_all_tenants(guarded: Api) -> None:
     answer = await as_(guarded, TENANT, "GET", "/metrics")
 
     assert (answer.status, answer.json["code"]) == (403, "tenant_key")
+    assert "for tenant 5 alone" in answer.json["detail"]
 
 
 async def test_a_tenants_endpoints_are_its_own(guarded: Api) -> None:

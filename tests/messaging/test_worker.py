@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
+from botocore.exceptions import NoCredentialsError  # type: ignore[import-untyped]
 from psycopg.rows import dict_row
 
 from allim.base.settings import Environment
@@ -19,6 +20,7 @@ from allim.messaging.cancellation import CancelRequest, Reservations
 from allim.messaging.immediate import SmsResult, asend_sms, send_sms
 from allim.messaging.intake import Intake, Offer
 from allim.messaging.job import make_job
+from allim.messaging.queue import queue_error
 from allim.messaging.tenants import TenantRequest, Tenants
 from allim.testing.solapi import FakeSolapi, Step
 from tests.changes import changes
@@ -223,6 +225,23 @@ async def test_the_commands_create_a_queue_and_a_stress_run_finds_every_message(
             **settings,
         )
         assert (live.code, "really be sent" in live.err) == (2, True)
+
+
+async def test_tenants_are_opened_and_listed(database_url: str) -> None:
+    with an_empty_directory() as place:
+        none = await allim("tenant", "list", cwd=place, DATABASE_URL=database_url)
+        assert "allim tenant create" in none.err
+        for identity, name in (("7", "강남학원"), ("3", "튼튼의원")):
+            await allim("tenant", "create", identity, name, cwd=place, DATABASE_URL=database_url)
+        listed = await allim("tenant", "list", cwd=place, DATABASE_URL=database_url)
+    assert listed.out.splitlines() == ["3  튼튼의원  0 KRW", "7  강남학원  0 KRW"]
+
+
+def test_without_credentials_it_says_which_to_set() -> None:
+    said = queue_error(NoCredentialsError(), "jobs")
+
+    assert str(said).startswith("queue jobs: ")
+    assert "AWS_ACCESS_KEY_ID" in str(said)
 
 
 async def test_a_producer_queues_from_plain_code_and_from_a_loop(queues: Queues) -> None:

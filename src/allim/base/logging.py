@@ -30,6 +30,11 @@ Render = Callable[[Event], str]
 QUIET_LIBRARIES = ("asyncio", "aiohttp", "uvicorn", "psycopg", "psycopg.pool", "mail")
 """Heard from WARNING on, unless everything is wanted."""
 
+REPEATING_LIBRARY = "psycopg.pool"
+"""Says for every connection and every try that the database is gone."""
+_AGAIN_SECONDS = 30.0
+_SAYINGS = 32
+
 _CREDENTIALS = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@:]*:[^\s/@]*@", re.IGNORECASE)
 _TOKEN = re.compile(
     r"(https://hooks\.slack\.com/|https://[\w.]*discord(?:app)?\.com/api/\S*?webhooks/"
@@ -124,6 +129,7 @@ def configure_logging(settings: LogSettings, stream: Stream | None = None) -> Lo
     root.setLevel(level)
     for name in QUIET_LIBRARIES:
         logging.getLogger(name).setLevel(max(level, logging.WARNING) if level > 10 else level)
+    _let_through_now_and_then(logging.getLogger(REPEATING_LIBRARY), level)
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, _Finish(writer)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -131,6 +137,33 @@ def configure_logging(settings: LogSettings, stream: Stream | None = None) -> Lo
         cache_logger_on_first_use=False,
     )
     return writer
+
+
+class NowAndThen(logging.Filter):
+    """Lets each thing that a library says through once in half a minute.
+
+    What counts as the same is the text before its arguments are put in.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[object, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it was not said lately."""
+        if record.created - self._said.get(record.msg, -_AGAIN_SECONDS) < _AGAIN_SECONDS:
+            return False
+        if len(self._said) >= _SAYINGS:
+            self._said.clear()
+        self._said[record.msg] = record.created
+        return True
+
+
+def _let_through_now_and_then(library: logging.Logger, level: int) -> None:
+    for former in [each for each in library.filters if isinstance(each, NowAndThen)]:
+        library.removeFilter(former)
+    if level > logging.DEBUG:
+        library.addFilter(NowAndThen())
 
 
 def json_line(event: Event) -> str:

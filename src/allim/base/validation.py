@@ -70,7 +70,7 @@ def _problem(found: Any, place: str) -> FieldProblem:
     if code == "string_pattern_mismatch" and "\\x00" in found.get("ctx", {}).get("pattern", ""):
         return FieldProblem(place, "nul_character", "has a NUL character")
     if code == "extra_forbidden":
-        return FieldProblem(place, "unknown_field", "is not a field of this request")
+        return FieldProblem(place, "unknown_field", "is not a known field")
     if code == "missing":
         return FieldProblem(place, code, "is required")
     return FieldProblem(place, code, message)

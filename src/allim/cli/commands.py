@@ -25,7 +25,7 @@ from allim.cli import (
 )
 
 EPILOG = """\
-**Try it:** `allim up`, then open http://127.0.0.1:18080/docs
+**Try it:** `allim up`, then open http://127.0.0.1:18080/console
 
 Settings come from the environment and from `.env` in this directory. Without `DATABASE_URL`
 Allim runs a PostgreSQL of its own under `ALLIM_HOME` (`./.allim`).

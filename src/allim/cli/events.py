@@ -11,6 +11,7 @@ from uuid import UUID
 
 import typer
 
+from allim.channels.korean_sms import KST
 from allim.cli.recording import on_record
 from allim.cli.start import start
 
@@ -259,7 +260,7 @@ def _line(event: EventSummary) -> str:
 
 
 def _shown(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "-"
+    return f"{moment.astimezone(KST):%Y-%m-%d %H:%M:%S}" if moment else "-"
 
 
 def _words(text: str | None) -> str:

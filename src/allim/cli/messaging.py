@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from allim.database.pool import Database
     from allim.messaging.settings import QueueSettings
+    from allim.messaging.tenants import TenantView
     from allim.messaging.tracing import TraceView
 
 sqs = typer.Typer(
@@ -231,13 +232,33 @@ def tenant_create(
     typer.echo(f"opened tenant {identity}")
 
 
+@tenant.command("list")
+def tenant_list() -> None:
+    """List tenants by id, with their balance."""
+    from allim.messaging.tenants import Tenants
+
+    async def run(database: Database) -> int:
+        tenants, cursor, shown = Tenants(database), None, 0
+        while True:
+            page = await tenants.list(own=None, limit=250, cursor=cursor)
+            for view in page.items:
+                typer.echo(_tenant_line(view))
+            shown += len(page.items)
+            cursor = page.next
+            if cursor is None:
+                return shown
+
+    if not _with_database(run):
+        typer.echo("no tenants: open one with `allim tenant create`", err=True)
+
+
 @tenant.command("show")
 def tenant_show(identity: TenantId) -> None:
     """Show a tenant and its balance."""
     from allim.messaging.tenants import Tenants
 
     view = _with_database(lambda database: Tenants(database).show(identity))
-    typer.echo(f"{view.id}  {view.name}  {view.balance:,} KRW")
+    typer.echo(_tenant_line(view))
     typer.echo(f"sender {view.sender or '(setting)'}  PF id {view.kakao_pf_id or '(setting)'}")
 
 
@@ -276,6 +297,10 @@ def tenant_ledger(
             typer.echo(piece.replace("\r\n", "\n"), nl=False)
 
     _with_database(run)
+
+
+def _tenant_line(view: TenantView) -> str:
+    return f"{view.id}  {view.name}  {view.balance:,} KRW"
 
 
 def _checked(model: type[Model], **fields: object) -> Model:

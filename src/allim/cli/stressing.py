@@ -103,7 +103,7 @@ async def _stress(
                 if worker is not None and worker.returncode is not None:
                     raise ConfigurationError(f"the worker ended with {worker.returncode}")
                 await asyncio.sleep(LOOK_SECONDS)
-    return _tell(now, time.monotonic() - began)
+    return _tell(now, time.monotonic() - began, started_worker=run_worker)
 
 
 async def _queue(
@@ -152,13 +152,14 @@ async def _worker(*, straight: bool) -> AsyncIterator[asyncio.subprocess.Process
                 await process.wait()
 
 
-def _tell(now: Standing, seconds: float) -> bool:
+def _tell(now: Standing, seconds: float, *, started_worker: bool) -> bool:
     from rich.console import Console
     from rich.table import Table
 
     unfinished = now.count - now.ended
     good = not (now.lost or now.doubled or unfinished)
-    table = Table(title="stress run", show_header=False)
+    title = "stress run, the worker's start included" if started_worker else "stress run"
+    table = Table(title=title, show_header=False)
     rows: list[tuple[str, str]] = [
         ("messages", f"{now.count:,}"),
         *((status, f"{times:,}") for status, times in sorted(now.states.items())),

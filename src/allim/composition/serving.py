@@ -54,7 +54,7 @@ async def serving(base: Foundation, sync: EnrolmentSync | None) -> Part:
 
     async def run() -> None:
         url = url_of(listener)
-        log.info("listening on %s (API documentation at %s/docs)", url, url)
+        log.info("listening on %s (console at %s/console, API at %s/docs)", url, url, url)
         try:
             _spare_what_stays()
             await server.serve(sockets=[listener])

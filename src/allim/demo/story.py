@@ -21,22 +21,35 @@ class Scenario:
     slack_answers: Sequence[Answer] = ()
     """What the Slack server answers to this one; ``ok`` unless said otherwise."""
     remark: str = ""
+    template: Mapping[str, Any] | None = None
+    """What is stored first; the one that a delivery names."""
 
 
 def scenarios(stage: Stage) -> Sequence[Scenario]:
     """The scenarios, in their order."""
     return (
         Scenario(
-            "An order is complete: the customer gets an e-mail",
+            "An order is complete: the customer gets an e-mail, made from a template",
             {
                 "source": "order-service",
                 "type": "ORDER_COMPLETED",
-                "title": "주문이 완료되었습니다",
-                "message": "김민수 고객님, 주문하신 상품(주문번호 A-1024)의 결제가 완료되었습니다.",
-                "data": {"order_id": "A-1024", "amount": 39_000},
-                "deliveries": [{"channel": "EMAIL", "recipient": "minsu@example.com"}],
+                "data": {"name": "김민수", "order_id": "A-1024", "amount": 39_000},
+                "deliveries": [
+                    {
+                        "channel": "EMAIL",
+                        "recipient": "minsu@example.com",
+                        "template_code": "ORDER_DONE",
+                    }
+                ],
             },
             "COMPLETED",
+            template={
+                "code": "ORDER_DONE",
+                "channel": "EMAIL",
+                "subject": "주문이 완료되었습니다",
+                "body": "{{ name }} 고객님, 주문하신 상품(주문번호 {{ order_id }})의 결제가"
+                " 완료되었습니다.",
+            },
         ),
         Scenario(
             "A payment failed: e-mail to the customer, Slack to the operators",

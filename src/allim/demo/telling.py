@@ -43,6 +43,9 @@ async def _play(number: int, scenario: Scenario, stage: Stage, say: Say) -> bool
     stage.slack.answer(*(scenario.slack_answers or (Answer.of(200, "ok"),)))
     slack_before, printed_before = len(stage.slack.requests), len(stage.printed)
     say(f"\n{number}. {scenario.heading}")
+    if scenario.template is not None:
+        stored = await call(stage, "POST", "/templates", json=scenario.template)
+        say(f"   POST /templates      {stored['code']}, version {stored['version']}")
     began = time.perf_counter()
     created = await call(stage, "POST", "/notifications", json=scenario.body)
     took = time.perf_counter() - began
@@ -104,7 +107,9 @@ async def _sum_up(stage: Stage, say: Say) -> None:
     kept = len(page["items"])
     more = " or more" if page["next"] else ""
     dead = await call(stage, "GET", "/deliveries", params={"status": "DEAD", "limit": "250"})
-    say(f"\nOn record: {kept}{more} notifications, {len(dead['items'])} dead letter(s).")
+    letters = "1 dead letter" if len(dead["items"]) == 1 else f"{len(dead['items'])} dead letters"
+    say(f"\nOn record: {kept}{more} notifications, {letters}.")
+    say(f"  the operators' console     {stage.url}/console")
     say(f"  documentation of the API   {stage.url}/docs")
     say(f"  everything                 curl {stage.url}/notifications")
     say(f"  dead letters               curl '{stage.url}/deliveries?status=DEAD'")

@@ -7,6 +7,7 @@ in one line, `errors` names every bad field of a request.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import Request
@@ -19,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 
 from allim.base.errors import DatabaseUnavailable, RequestError
 from allim.base.validation import invalid_parameters
-from allim.web.problems import RETRY_AFTER, document_of
+from allim.web.problems import CHALLENGE, RETRY_AFTER, document_of
 
 
 class BadField(BaseModel):
@@ -80,7 +81,11 @@ def refusal_of(error: Exception) -> JSONResponse:
     said = document["detail"]
     if fields:
         said = "; ".join(f"{field['place'] or 'body'}: {field['message']}" for field in fields)
-    headers = {"Retry-After": RETRY_AFTER} if isinstance(cause, DatabaseUnavailable) else None
+    headers = {}
+    if isinstance(cause, DatabaseUnavailable):
+        headers["Retry-After"] = RETRY_AFTER
+    if document["status"] == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = CHALLENGE
     return refusal(document["status"], said, fields=fields, headers=headers)
 
 

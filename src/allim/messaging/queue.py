@@ -20,6 +20,7 @@ MESSAGE_ID = "message_id"
 """The attribute of a redriven job that holds the id of its first message."""
 TRIES = 3
 """Calls that may safely be made again are, so often."""
+CREDENTIALS_HINT = ": set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give this machine a role"
 
 Result = TypeVar("Result")
 
@@ -222,7 +223,9 @@ def queue_error(error: Exception, queue: str) -> QueueError:
     code = str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
     if "NonExistentQueue" in code or "QueueDoesNotExist" in code:
         return QueueMissing(f"there is no queue {queue}: create it with `allim sqs create`", code)
-    return QueueError(f"queue {queue}: {error}", code)
+    # By name: botocore comes with an extra.
+    hint = CREDENTIALS_HINT if type(error).__name__ == "NoCredentialsError" else ""
+    return QueueError(f"queue {queue}: {error}{hint}", code)
 
 
 def _received(message: Mapping[str, Any]) -> Received:

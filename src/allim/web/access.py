@@ -14,11 +14,15 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from allim.base.errors import ConfigurationError, Forbidden
 from allim.web.bodies import BODY_LIMIT, check_declared_size, too_large
 from allim.web.problems import Refused, Unauthenticated, problem_of
+
+Refusal = Callable[[Exception], Response]
+"""Makes the answer to a request that went wrong."""
 
 PRINCIPAL = "allim.principal"
 """Where the middleware puts the principal in the ASGI scope."""
@@ -118,7 +122,11 @@ def requires(
         principal = principal_of(connection)
         principal.require(scope)
         if every_tenant and principal.tenant_id is not None:
-            raise Forbidden("tenant_key", "this key is for one tenant, and this for all of them")
+            raise Forbidden(
+                "tenant_key",
+                f"this key is for tenant {principal.tenant_id} alone, and this is about all"
+                " tenants: use a key without a tenant",
+            )
         return principal
 
     return check
@@ -149,7 +157,8 @@ class AccessMiddleware:
 
     Pure ASGI: it stands before every request. `fast` are routes by method and path that it
     calls itself; everything else is the application's. `body_limits` gives single paths
-    another limit (bytes).
+    another limit (bytes); `refusals`, by the beginning of a path, another shape of refusal
+    than a problem document.
     """
 
     def __init__(
@@ -159,6 +168,7 @@ class AccessMiddleware:
         allowed_hosts: Sequence[str],
         fast: Mapping[tuple[str, str], ASGIApp] | None = None,
         body_limits: Mapping[str, int] | None = None,
+        refusals: Mapping[str, Refusal] | None = None,
     ) -> None:
         self._fast = fast or {}
         self._keys = keys
@@ -166,6 +176,7 @@ class AccessMiddleware:
         self._hosts = frozenset(host.lower() for host in allowed_hosts)
         self._suffixes = tuple(host[1:].lower() for host in allowed_hosts if host[:2] == "*.")
         self._body_limits = body_limits or {}
+        self._refusals = refusals or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, app: ASGIApp) -> None:
         """Serve one connection, the most of them by `app`."""
@@ -201,7 +212,12 @@ class AccessMiddleware:
                 return  # FastAPI answers first and raises then; it was told and logged.
             if started:
                 raise
-            await problem_of(error)(scope, receive, send_secured)
+            refuse = self._refusal_for(scope["path"])
+            await refuse(error)(scope, receive, send_secured)
+
+    def _refusal_for(self, path: str) -> Refusal:
+        found = (say for prefix, say in self._refusals.items() if path.startswith(prefix))
+        return next(found, problem_of)
 
     async def _admit(self, scope: Scope) -> None:
         path: str = scope["path"]
@@ -215,7 +231,7 @@ class AccessMiddleware:
                 origin = value
             elif name == b"sec-fetch-site":
                 site = value
-        exempt = path.startswith(EXEMPT_PREFIXES) or path == CONSOLE
+        exempt = path.startswith(EXEMPT_PREFIXES) or path in (CONSOLE, "/")
         if not self._any_host and not path.startswith("/health/"):
             self._check_host(host)
         if scope["method"] not in _SAFE_METHODS and not path.startswith(SIGNED_PREFIX):

@@ -29,7 +29,10 @@ from allim.base.validation import invalid_body, invalid_parameters
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = "1"
 """Seconds after which a 503 is worth another try."""
+CHALLENGE = 'Bearer realm="allim"'
+"""What a 401 asks for, as the header WWW-Authenticate."""
 _PROBLEMS_SHOWN = 100
+_PROBLEMS_TOLD = 3
 
 logger = logging.getLogger("allim.web")
 
@@ -60,7 +63,7 @@ def problem(
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         more.setdefault("Retry-After", RETRY_AFTER)
     if status == HTTPStatus.UNAUTHORIZED:
-        more.setdefault("WWW-Authenticate", 'Bearer realm="allim"')
+        more.setdefault("WWW-Authenticate", CHALLENGE)
     return Response(to_json(_document(status, code, detail, errors)), status, more, MEDIA_TYPE)
 
 
@@ -100,13 +103,21 @@ def problem_of(error: Exception) -> Response:
         problems: Sequence[FieldProblem] = getattr(error, "problems", ())
         detail = error.message
         if isinstance(error, InvalidRequest) and problems:
-            detail = f"{len(problems)} problem(s) in the request"
+            detail = _in_one_line(problems)
         return problem(error.status, error.code, detail, problems)
     if isinstance(error, DatabaseUnavailable):
         logger.warning("database unavailable: %s", error)
         return problem(503, "database_unavailable", "the database cannot be reached")
     logger.error("unexpected error", exc_info=error)
     return problem(500, "internal_error", "an unexpected error; it was logged")
+
+
+def _in_one_line(problems: Sequence[FieldProblem]) -> str:
+    """The first few of them, for whoever logs the detail alone."""
+    told = [f"{each.place or 'body'}: {each.message}" for each in problems[:_PROBLEMS_TOLD]]
+    if len(problems) > _PROBLEMS_TOLD:
+        told.append(f"and {len(problems) - _PROBLEMS_TOLD} more")
+    return "; ".join(told)
 
 
 def install(app: FastAPI) -> None:
