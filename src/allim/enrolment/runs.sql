@@ -36,7 +36,7 @@ RETURNING fence
 -- live one. Guarded by their status: a run that has ended keeps its end.
 UPDATE run_log
    SET status = 'FAILED', error_message = %(error)s, finished_at = clock_timestamp(),
-       updated_at = now()
+       updated_at = clock_timestamp()
  WHERE category_id = %(category_id)s AND status = 'RUNNING' AND id <> %(run_id)s
 RETURNING id
 
@@ -93,7 +93,7 @@ UPDATE run_log
    SET status = %(status)s, error_message = %(error)s, finished_at = clock_timestamp(),
        categories_processed = %(categories)s, failed_courses = %(failed_courses)s,
        failed_details = %(failed_details)s, created_alerts = created_alerts + %(alerts)s,
-       updated_at = now()
+       updated_at = clock_timestamp()
  WHERE id = %(run_id)s AND status = 'RUNNING'
 
 -- name: ever_succeeded
