@@ -229,6 +229,20 @@ def test_what_commits_late_below_what_was_passed_over_is_not_left_behind() -> No
     producers.teardown()
 
 
+def test_a_wake_that_comes_as_a_wait_ends_is_heard() -> None:
+    producers = Producers()
+    life = producers.life
+
+    async def wake_at_the_end() -> bool:
+        waiting = asyncio.create_task(life._wait(0.0))
+        await asyncio.sleep(0)
+        life._woken.set()
+        return await waiting
+
+    assert producers.loop.run_until_complete(wake_at_the_end())
+    producers.teardown()
+
+
 def test_a_relay_whose_slots_are_all_busy_waits() -> None:
     producers = Producers()
     life = producers.life
