@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Generic
 
 from allim.base.clock import Clock
@@ -188,12 +188,13 @@ class Incarnation(Generic[Message]):
         self._size.fit_spread(cut=bool(cut), full=end is not None, scarce=is_scarce)
         if cut or was_spread:
             self._first_slot = ((end if end is not None else idle[-1]) + 1) % SLOTS
-        messages = self._open_ones(
+        messages = self._pauses.open_ones(
+            self._ways.route,
             [m for m in fetched.messages if m.slot not in early] if early else fetched.messages,
             closed,
         )
         if messages:
-            self._begin(self._turn_of(frozenset(reached.keys() - early), messages))
+            self._begin(self._tenure.turn(frozenset(reached.keys() - early), messages))
         return bool(early or cut or was_spread)
 
     async def _try_again(self) -> None:
@@ -217,7 +218,9 @@ class Incarnation(Generic[Message]):
             return
         # What is above was met when it was passed over.
         self._marks.lift(slot, read_to)
-        messages = self._open_ones(fetched.messages, self._pauses.closed() - {name})
+        messages = self._pauses.open_ones(
+            self._ways.route, fetched.messages, self._pauses.closed() - {name}
+        )
         has_some = any(self._ways.route(message.topic) == name for message in messages)
         if has_some:
             self._pauses.tries(name)
@@ -225,16 +228,8 @@ class Incarnation(Generic[Message]):
             self._pauses.read_on(name, slot, max(last, seq - 1) if cut else None)
         if messages:
             self._begin(
-                self._turn_of(frozenset({slot}), messages), tries=name if has_some else None
+                self._tenure.turn(frozenset({slot}), messages), tries=name if has_some else None
             )
-
-    def _turn_of(self, slots: frozenset[int], messages: Sequence[Message]) -> Turn[Message]:
-        """A turn in which those wait whose line does."""
-        waiting: list[Message] = []
-        if self._tenure.blocked:
-            waiting = [message for message in messages if message.line in self._tenure.blocked]
-            messages = [message for message in messages if message.line not in self._tenure.blocked]
-        return Turn(slots, messages, waiting)
 
     async def _drain(self, closed: Collection[str]) -> None:
         """Begin a turn with parked messages that are due."""
@@ -255,7 +250,7 @@ class Incarnation(Generic[Message]):
         # Slots that are busy now were not asked: what is known of them stays.
         self._maybe_due = self._maybe_due | asked if is_cut else self._maybe_due - asked
         self._tenure.blocked.update(message.line for message in parked if message.line is not None)
-        messages = self._open_ones(parked, closed, pass_over=False)
+        messages = self._pauses.open_ones(self._ways.route, parked, closed, passes_over=False)
         if messages:
             drained = {message.line for message in messages if message.line is not None}
             slots = frozenset(message.slot for message in messages)
@@ -263,21 +258,6 @@ class Incarnation(Generic[Message]):
             if is_cut:
                 self._due_at = self._clock()
             self._begin(Turn(slots, messages, (), drained))
-
-    def _open_ones(
-        self, messages: Sequence[Message], closed: Collection[str], *, pass_over: bool = True
-    ) -> Sequence[Message]:
-        """Without those whose publisher is closed; `closed` is from before they were read."""
-        if not closed:
-            return messages
-        kept = []
-        for message in messages:
-            name = self._ways.route(message.topic)
-            if name not in closed:
-                kept.append(message)
-            else:
-                self._pauses.meet(name, message, passes_over=pass_over)
-        return kept
 
     # Turns
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Generic
 
 from allim.relay.ordered.box import OrderedBox
@@ -11,6 +11,7 @@ from allim.relay.ordered.message import Line, Message
 from allim.relay.ordered.observer import OrderedObserver
 from allim.relay.ordered.pauses import Pauses
 from allim.relay.ordered.succession import Succession
+from allim.relay.ordered.turns import Turn
 
 
 class Tenure(Generic[Message]):
@@ -63,6 +64,14 @@ class Tenure(Generic[Message]):
         """Slots that may be read, from this one on and around."""
         free = sorted(self.held - self.busy - self.leaving)
         return [slot for slot in free if slot >= first] + [slot for slot in free if slot < first]
+
+    def turn(self, slots: frozenset[int], messages: Sequence[Message]) -> Turn[Message]:
+        """A turn of these slots, in which those wait whose line does."""
+        waiting: list[Message] = []
+        if self.blocked:
+            waiting = [message for message in messages if message.line in self.blocked]
+            messages = [message for message in messages if message.line not in self.blocked]
+        return Turn(slots, messages, waiting)
 
     def _surplus(self, count: int) -> set[int]:
         if count <= 0:
