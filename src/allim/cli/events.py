@@ -106,7 +106,8 @@ def blocked(
         lambda database, _: EventReader(database).blocked(topic=topic, limit=limit)
     )
     for one in page.items:
-        until = f"retry {_shown(one.next_retry_at)}" if one.next_retry_at else "until replayed"
+        due = one.next_retry_at
+        until = f"retry {_shown(due)}" if due else "until replayed or discarded"
         typer.echo(
             f"{one.topic}  {one.key}  {one.status} {one.event_id}  {one.waiting} behind it"
             f"  {until}  {_words(one.error_message)}"
@@ -135,7 +136,7 @@ def replay(
 
     Keys keep their order among what is replayed. Failed events are tried at once.
     """
-    from allim.base.errors import ConfigurationError
+    from allim.base.errors import ConfigurationError, NotFound
     from allim.events.relaying.operations import OutboxOperator, Selection
 
     filters = (topic, key, status, since, until)
@@ -166,6 +167,9 @@ def replay(
 
     done = _with_database(run)
     typer.echo(f"{done} would be replayed" if dry_run else f"{done} will be published again")
+    if done < len(event_ids or ()):
+        few = len(event_ids or ()) - done
+        raise NotFound("event_not_found", f"{few} wait already, or are not there")
 
 
 @app.command()

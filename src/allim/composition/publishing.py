@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -28,6 +27,8 @@ from allim.relay.ordered.turns import DeadLetters, Ways
 
 log = logging.getLogger("allim")
 
+FIRST_PRUNE_SECONDS = 60.0
+"""Soon after the start: a relay that is restarted every hour prunes, too."""
 PRUNE_SECONDS = 3600.0
 DEFAULT_REGION = "ap-northeast-2"
 
@@ -133,9 +134,18 @@ async def publishing(base: Foundation) -> AsyncIterator[Part]:
                 await cancel_and_wait(upkeep)
 
 
-async def _prune(operator: OutboxOperator, retention: float) -> None:
+async def _prune(
+    operator: OutboxOperator, retention: float, *, first: float = FIRST_PRUNE_SECONDS
+) -> None:
+    pause = first
     while True:
-        await asyncio.sleep(PRUNE_SECONDS)
-        with contextlib.suppress(DatabaseUnavailable):
+        await asyncio.sleep(pause)
+        pause = min(PRUNE_SECONDS, max(retention / 10, first))
+        try:
             if deleted := await operator.prune(retention):
                 log.info("%d events that were sent long ago were deleted", deleted)
+        except DatabaseUnavailable:
+            pass  # the relay says so
+        except Exception:
+            # The task's own boundary: what one round met must not end all pruning.
+            log.exception("events that were sent long ago were not deleted")

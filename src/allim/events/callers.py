@@ -20,6 +20,8 @@ Result = TypeVar("Result")
 
 _REASON_LIMIT = 500
 _NO_TABLE = "42P01"
+_NOT_PREPARED = frozenset({"26000", "42P05"})
+"""A prepared statement is missing, or there already: a pooler handed out another connection."""
 
 
 class AsyncpgConnection(Protocol):
@@ -77,6 +79,8 @@ def save_failed(error: Exception) -> MessageSaveFailed:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:_REASON_LIMIT]
     if sqlstate == _NO_TABLE:
         reason += " (has `allim migrate` been run on this database?)"
+    elif sqlstate in _NOT_PREPARED:
+        reason += " (behind a pooler your driver must not prepare: docs/how-to/tune-postgresql.md)"
     return MessageSaveFailed(f"the database did not take it: {reason}", sqlstate=sqlstate)
 
 

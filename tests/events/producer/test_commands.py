@@ -66,6 +66,8 @@ async def test_events_are_listed_shown_replayed_and_discarded(
     assert (await events("replay", "--topic", "orders", "--dry-run")).out == "1 would be replayed\n"
     assert (await events("replay", "--topic", "orders")).out == "1 will be published again\n"
     assert (await events("replay", str(sent.event_id))).out == "1 will be published again\n"
+    again = await events("replay", str(sent.event_id))
+    assert (again.code, again.out) == (2, "0 will be published again\n")
     for wrong in ((), (str(sent.event_id), "--key", "a"), ("--from", "then"),
                   ("--from", "2026-01-01")):  # fmt: skip
         assert (await events("replay", *wrong)).code == 2

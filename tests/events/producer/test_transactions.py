@@ -355,6 +355,12 @@ def test_what_the_database_refuses_is_a_save_that_failed(
         assert raised.value.sqlstate == "42P01"
         assert "username" not in str(raised.value)
     engine.dispose()
+    with psycopg.connect(database_url, prepare_threshold=0) as tx:
+        publisher.publish(tx, user_created())
+        tx.pgconn.exec_(b"DEALLOCATE ALL")  # a pooler hands out another connection
+        with pytest.raises(MessageSaveFailed, match="behind a pooler") as raised:
+            publisher.publish(tx, user_created())
+        assert raised.value.sqlstate == "26000"
     assert outbox.count() == 0
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from allim.base.tasks import cancel_and_wait
+from allim.composition.publishing import _prune
 from allim.database.pool import Database
 from allim.events.relaying.operations import OutboxOperator, Selection
 from tests.events.relay.conftest import REFUSED, RETRY, Outbox, World, relaying
@@ -97,3 +100,22 @@ async def test_only_what_is_done_and_old_is_pruned(
     assert await operator.prune(7 * 86400.0) == 500
     assert await operator.prune(7 * 86400.0) == 0
     assert await outbox.statuses() == {"dead": "DEAD", "new": "PENDING"}
+
+
+async def test_what_one_round_of_pruning_met_does_not_end_all_pruning() -> None:
+    class Broken(OutboxOperator):
+        rounds = 0
+        again = asyncio.Event()
+
+        async def prune(self, seconds: float) -> int:
+            self.rounds += 1
+            if self.rounds == 1:
+                raise RuntimeError("a statement timed out")
+            self.again.set()
+            return 0
+
+    operator = Broken(Database("postgresql:///nowhere"))
+    pruning = asyncio.create_task(_prune(operator, 0.0, first=0.0))
+    async with asyncio.timeout(60):
+        await operator.again.wait()
+    await cancel_and_wait(pruning)

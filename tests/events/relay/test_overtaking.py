@@ -215,3 +215,38 @@ def test_late_commits_are_neither_overtaken_nor_lost() -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_what_commits_late_below_what_was_passed_over_is_not_left_behind() -> None:
+    producers = Producers()
+    early, late = BESIDE
+    producers.begin(takes_id=True)
+    producers.publish_in_it(which=0, key=late)
+    producers.publish(key=early, count=1)
+    producers.read()
+    producers.send(which=0, works=False)
+    producers.end(which=0, commits=True, follows=True)
+    producers.teardown()
+
+
+def test_a_wake_that_comes_as_a_wait_ends_is_heard() -> None:
+    producers = Producers()
+    life = producers.life
+
+    async def wake_at_the_end() -> bool:
+        waiting = asyncio.create_task(life._wait(0.0))
+        await asyncio.sleep(0)
+        life._woken.set()
+        return await waiting
+
+    assert producers.loop.run_until_complete(wake_at_the_end())
+    producers.teardown()
+
+
+def test_a_relay_whose_slots_are_all_busy_waits() -> None:
+    producers = Producers()
+    life = producers.life
+    life._tenure.busy |= life._tenure.held
+    producers.read()
+    assert life._seconds_to_wait() == LIMITS.balance_every
+    producers.teardown()

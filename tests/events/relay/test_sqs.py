@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aiobotocore.session import get_session  # type: ignore[import-untyped]
+from botocore.exceptions import ClientError, HTTPClientError  # type: ignore[import-untyped]
 from moto.server import ThreadedMotoServer
 
 from allim.database.pool import Database
@@ -135,6 +136,48 @@ async def test_one_entry_that_is_refused_stops_its_line_only(endpoint: str, sqs:
         OutcomeKind.DELIVERED, OutcomeKind.DELIVERED,
     ]  # fmt: skip
     assert {one["Body"] for one in await received(sqs, url, 3)} == {"b1", "b2", "n"}
+    await publisher.close()
+
+
+async def test_a_message_that_sqs_takes_no_request_with_fails_alone(
+    endpoint: str, sqs: Any
+) -> None:
+    url = await queue(sqs, "poison")
+    publisher = SqsPublisher(url, region=REGION, endpoint_url=endpoint, **CREDENTIALS)
+    client = await publisher._open()
+    send = client.send_message_batch
+
+    async def answer(**request: Any) -> Any:
+        if any(entry["MessageBody"] == "b" for entry in request["Entries"]):
+            error = {"Code": "InvalidParameterValue", "Message": "the attribute is invalid"}
+            raise ClientError({"Error": error}, "SendMessageBatch")
+        return await send(**request)
+
+    client.send_message_batch = answer
+    batch = [message("a", b"a", 1), message("b", b"b", 2), message("c", b"c", 3)]
+    outcomes = await publisher.publish(batch, lambda: True)
+    assert [outcome.kind for outcome in outcomes] == [
+        OutcomeKind.DELIVERED,
+        OutcomeKind.RETRY,
+        OutcomeKind.DELIVERED,
+    ]
+    assert outcomes[1].detail == "the attribute is invalid"
+    assert {one["Body"] for one in await received(sqs, url, 2)} == {"a", "c"}
+    await publisher.close()
+
+
+async def test_an_answer_that_is_no_answer_is_no_fault_of_a_message(endpoint: str) -> None:
+    url = f"{endpoint}/1/orders"
+    publisher = SqsPublisher(url, region=REGION, endpoint_url=endpoint, **CREDENTIALS)
+    client = await publisher._open()
+
+    async def breaks(**_request: Any) -> Any:
+        raise HTTPClientError(error="connection torn")
+
+    client.send_message_batch = breaks
+    batch = [message("a", b"1", 1), message("b", b"2", 2)]
+    outcomes = await publisher.publish(batch, lambda: True)
+    assert [outcome.kind for outcome in outcomes] == [OutcomeKind.FAULT] * 2
     await publisher.close()
 
 

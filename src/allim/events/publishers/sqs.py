@@ -14,7 +14,7 @@ from allim.events.publishers.headers import headers_of
 from allim.events.relaying.message import OutboxMessage
 from allim.relay.ordered.message import Line
 from allim.relay.ordered.publisher import DELIVERED, NOT_TRIED, MaySend
-from allim.relay.outcomes import Outcome
+from allim.relay.outcomes import Outcome, OutcomeKind
 
 BATCH = 10
 BATCH_BYTES = 1024 * 1024
@@ -107,7 +107,7 @@ class SqsPublisher:
                 await client.get_queue_attributes(QueueUrl=self._url, AttributeNames=["QueueArn"])
         except Exception as error:
             # The library's boundary: whatever it raises is the finding.
-            return f"{self.name}: {_words(error)}"
+            return _words(error)
         return None
 
     async def _send(
@@ -118,18 +118,30 @@ class SqsPublisher:
         limit: asyncio.Semaphore,
     ) -> Mapping[int, Outcome]:
         async with limit:
-            if not may_send():
-                return dict.fromkeys(places, NOT_TRIED)
-            try:
-                async with asyncio.timeout(CALL_SECONDS):
-                    client = await self._open()
-                    answer = await client.send_message_batch(
-                        QueueUrl=self._url,
-                        Entries=[self._entry(batch[place], str(place)) for place in places],
-                    )
-            except Exception as error:
-                # The library's boundary: one exception for the whole request.
-                return dict.fromkeys(places, _outcome(error))
+            return await self._request(batch, places, may_send)
+
+    async def _request(
+        self, batch: Sequence[OutboxMessage], places: Sequence[int], may_send: MaySend
+    ) -> Mapping[int, Outcome]:
+        if not may_send():
+            return dict.fromkeys(places, NOT_TRIED)
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                client = await self._open()
+                answer = await client.send_message_batch(
+                    QueueUrl=self._url,
+                    Entries=[self._entry(batch[place], str(place)) for place in places],
+                )
+        except Exception as error:
+            # The library's boundary: one exception for the whole request.
+            outcome = _outcome(error)
+            if len(places) == 1 or outcome.kind is OutcomeKind.FAULT:
+                return dict.fromkeys(places, outcome)
+            # It is one message that SQS takes none of the request for: no other pays for it.
+            alone: dict[int, Outcome] = {}
+            for place in places:
+                alone.update(await self._request(batch, [place], may_send))
+            return alone
         outcomes: dict[int, Outcome] = {}
         for taken in answer.get("Successful", ()):
             outcomes[int(taken["Id"])] = DELIVERED
@@ -216,7 +228,7 @@ def _group(message: OutboxMessage) -> str:
 
 
 def _outcome(error: Exception) -> Outcome:
-    code = str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+    code = str(_answer(error).get("Code", ""))
     if code in UNAVAILABLE or not code:
         return Outcome.fault(code or "unreachable", _words(error))
     if code.endswith("BatchRequestTooLong") or code == "InvalidMessageContents":
@@ -227,4 +239,10 @@ def _outcome(error: Exception) -> Outcome:
 
 
 def _words(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    return str(_answer(error).get("Message") or error) or type(error).__name__
+
+
+def _answer(error: Exception) -> Mapping[str, Any]:
+    """What SQS says; nothing where it was not reached, and there is no `response`, or None."""
+    told: Mapping[str, Any] = (getattr(error, "response", None) or {}).get("Error", {})
+    return told

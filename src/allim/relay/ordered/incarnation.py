@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Generic
 
 from allim.base.clock import Clock
@@ -16,10 +16,11 @@ from allim.relay.ordered.box import OrderedBox
 from allim.relay.ordered.lease import Lease
 from allim.relay.ordered.limits import SLOTS, OrderedLimits
 from allim.relay.ordered.marks import SlotMarks
-from allim.relay.ordered.message import Line, Message
+from allim.relay.ordered.message import Message
 from allim.relay.ordered.observer import OrderedObserver
 from allim.relay.ordered.pauses import Pauses
 from allim.relay.ordered.succession import Succession
+from allim.relay.ordered.tenure import Tenure
 from allim.relay.ordered.turn_size import TurnSize
 from allim.relay.ordered.turns import Turn, TurnEnd, TurnTaker, Ways
 
@@ -70,10 +71,7 @@ class Incarnation(Generic[Message]):
             limits=limits, observer=observer, clock=clock,
         )  # fmt: skip
         self._marks = SlotMarks(rescan_every=limits.rescan_every, clock=clock)
-        self._held: set[int] = set()
-        self._leaving: set[int] = set()
-        self._busy: set[int] = set()
-        self._blocked: set[Line] = set()
+        self._tenure = Tenure(name, box, self._succession, self._marks, self._pauses, observer)
         self._turns: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._size = TurnSize(limits)
@@ -143,46 +141,13 @@ class Incarnation(Generic[Message]):
 
     async def _balance(self) -> None:
         self._balance_at = self._clock() + self._limits.balance_every
-        holdings = await self._box.balance(self.name)
-        if holdings is None:
+        taken = await self._tenure.balance()
+        if taken is None:
             self._lease.lose()
             return
-        # Before anything of what was theirs is read.
-        self._succession.learn(holdings.unfenced)
-        taken = holdings.slots - self._held
+        self._maybe_due &= self._tenure.held
         if taken:
-            # Before anything of them is read: what must wait is known by then.
-            self._blocked |= await self._box.blocked(taken)
-            for slot in taken:
-                self._marks.lower(slot, 0)
-            self._held |= taken
             self._read_at = self._due_at = self._clock()
-        self._leaving = self._surplus(len(self._held) - holdings.share)
-        await self._release(self._leaving - self._busy)
-        self._observer.slots(len(self._held), len(self._blocked))
-
-    def _surplus(self, count: int) -> set[int]:
-        """The slots to give up: idle ones first."""
-        if count <= 0:
-            return set()
-        return set(sorted(self._held, key=lambda slot: (slot in self._busy, slot))[:count])
-
-    async def _release(self, slots: Collection[int]) -> None:
-        if not slots:
-            return
-        # Forgotten first: should the answer get lost, nothing of them is read.
-        self._held -= set(slots)
-        self._leaving -= set(slots)
-        self._blocked = {line for line in self._blocked if line.slot not in slots}
-        self._pauses.forget(slots)
-        await self._box.release(self.name, slots)
-
-    def _idle(self) -> list[int]:
-        """Slots to read, in turn."""
-        free = sorted(self._held - self._busy - self._leaving)
-        return [s for s in free if s >= self._first_slot] + [
-            s for s in free if s < self._first_slot
-        ]
 
     # Reading
 
@@ -201,15 +166,15 @@ class Incarnation(Generic[Message]):
         return await self._fetch(closed) if self._clock() >= self._read_at else False
 
     async def _fetch(self, closed: Collection[str]) -> bool:
-        idle = self._idle()
+        idle = self._tenure.idle(self._first_slot)
         self._drained_last.clear()
-        if not idle:
-            return False
         self._read_at = self._clock() + self._poll()
         # A wake may have meant a slot that is busy: it is looked at when that is free.
-        self._passed_by = bool(self._busy)
+        self._passed_by = bool(self._tenure.busy)
+        if not idle:
+            return False
         was_spread, limit = self._size.is_spread, self._size.batch
-        idle = self._size.slots(idle, len(self._held))
+        idle = self._size.slots(idle, len(self._tenure.held))
         each = self._size.each(len(idle))
         asked = self._marks.ask(idle, self._pauses.slots())
         fetched = await self._box.fetch(asked, limit, each=each)
@@ -223,52 +188,52 @@ class Incarnation(Generic[Message]):
         self._size.fit_spread(cut=bool(cut), full=end is not None, scarce=is_scarce)
         if cut or was_spread:
             self._first_slot = ((end if end is not None else idle[-1]) + 1) % SLOTS
-        messages = self._open_ones(
+        messages = self._pauses.open_ones(
+            self._ways.route,
             [m for m in fetched.messages if m.slot not in early] if early else fetched.messages,
             closed,
         )
         if messages:
-            self._begin(self._turn_of(frozenset(reached.keys() - early), messages))
+            self._begin(self._tenure.turn(frozenset(reached.keys() - early), messages))
         return bool(early or cut or was_spread)
 
     async def _try_again(self) -> None:
         """Give publishers that have rested some of what was passed over for them."""
         while len(self._turns) < self._limits.turns:
-            found = self._pauses.to_try(self._idle())
+            found = self._pauses.to_try(self._tenure.idle(self._first_slot))
             if found is None:
                 return
             await self._try(*found)
 
     async def _try(self, name: str, slot: int, seq: int) -> None:
         read_to, limit = self._marks.mark(slot), self._size.batch
-        fetched = await self._box.fetch([(slot, seq - 1)], limit)
+        # What is to be read before it (what commits late, what was not sent) is not left behind.
+        start = min(seq - 1, read_to)
+        fetched = await self._box.fetch([(slot, start)], limit)
         last = max((message.seq for message in fetched.messages), default=0)
         cut_in = slot if len(fetched.messages) >= limit else None
         reached = {slot: last} if fetched.messages else {}
         cut = () if cut_in is None else (slot,)
-        if self._marks.advance([(slot, seq - 1)], reached, cut, cut_in, fetched.snapshot):
+        if self._marks.advance([(slot, start)], reached, cut, cut_in, fetched.snapshot):
             return
         # What is above was met when it was passed over.
         self._marks.lift(slot, read_to)
-        messages = self._open_ones(fetched.messages, self._pauses.closed() - {name})
-        if any(self._ways.route(message.topic) == name for message in messages):
+        messages = self._pauses.open_ones(
+            self._ways.route, fetched.messages, self._pauses.closed() - {name}
+        )
+        has_some = any(self._ways.route(message.topic) == name for message in messages)
+        if has_some:
             self._pauses.tries(name)
         else:
-            self._pauses.read_on(name, slot, last if cut_in is not None else None)
+            self._pauses.read_on(name, slot, max(last, seq - 1) if cut else None)
         if messages:
-            self._begin(self._turn_of(frozenset({slot}), messages), tries=name)
-
-    def _turn_of(self, slots: frozenset[int], messages: Sequence[Message]) -> Turn[Message]:
-        """A turn in which those wait whose line does."""
-        waiting: list[Message] = []
-        if self._blocked:
-            waiting = [message for message in messages if message.line in self._blocked]
-            messages = [message for message in messages if message.line not in self._blocked]
-        return Turn(slots, messages, waiting)
+            self._begin(
+                self._tenure.turn(frozenset({slot}), messages), tries=name if has_some else None
+            )
 
     async def _drain(self, closed: Collection[str]) -> None:
         """Begin a turn with parked messages that are due."""
-        idle = set(self._idle())
+        idle = set(self._tenure.idle(self._first_slot))
         resting = idle & self._drained_last
         self._due_at = self._clock() + (0.0 if resting else self._limits.due_every)
         if resting:
@@ -284,8 +249,8 @@ class Incarnation(Generic[Message]):
         self._size.fit(parked, cut=is_cut)
         # Slots that are busy now were not asked: what is known of them stays.
         self._maybe_due = self._maybe_due | asked if is_cut else self._maybe_due - asked
-        self._blocked.update(message.line for message in parked if message.line is not None)
-        messages = self._open_ones(parked, closed, pass_over=False)
+        self._tenure.blocked.update(message.line for message in parked if message.line is not None)
+        messages = self._pauses.open_ones(self._ways.route, parked, closed, passes_over=False)
         if messages:
             drained = {message.line for message in messages if message.line is not None}
             slots = frozenset(message.slot for message in messages)
@@ -294,25 +259,10 @@ class Incarnation(Generic[Message]):
                 self._due_at = self._clock()
             self._begin(Turn(slots, messages, (), drained))
 
-    def _open_ones(
-        self, messages: Sequence[Message], closed: Collection[str], *, pass_over: bool = True
-    ) -> Sequence[Message]:
-        """Without those whose publisher is closed; `closed` is from before they were read."""
-        if not closed:
-            return messages
-        kept = []
-        for message in messages:
-            name = self._ways.route(message.topic)
-            if name not in closed:
-                kept.append(message)
-            else:
-                self._pauses.meet(name, message, passes_over=pass_over)
-        return kept
-
     # Turns
 
     def _begin(self, turn: Turn[Message], *, tries: str | None = None) -> None:
-        self._busy |= turn.slots
+        self._tenure.busy |= turn.slots
         task = asyncio.create_task(self._take(turn, tries))
         self._turns.add(task)
         task.add_done_callback(self._turns.discard)
@@ -327,12 +277,12 @@ class Incarnation(Generic[Message]):
                 self._marks.lower(slot, 0)
             await asyncio.sleep(self._limits.pause)
         finally:
-            self._busy -= turn.slots
+            self._tenure.busy -= turn.slots
             if tries is not None:
                 self._pauses.tries(tries, is_over=True)
             if self._passed_by:
                 self._read_at = self._clock()
-            if self._leaving & turn.slots:
+            if self._tenure.leaving & turn.slots:
                 self._balance_at = self._clock()
             self._woken.set()
 
@@ -348,8 +298,8 @@ class Incarnation(Generic[Message]):
             self._due_at = self._clock()
         if end.landed is None:
             return
-        self._blocked |= end.landed.blocked.keys()
-        self._blocked.difference_update(end.landed.freed)
+        self._tenure.blocked |= end.landed.blocked.keys()
+        self._tenure.blocked.difference_update(end.landed.freed)
         delays = [delay for delay in end.landed.blocked.values() if delay is not None]
         if end.next_retry is not None:
             delays.append(end.next_retry)
@@ -374,4 +324,5 @@ class Incarnation(Generic[Message]):
             async with asyncio.timeout(seconds):
                 return await self._woken.wait()
         except TimeoutError:
-            return False
+            # It may have come in the same moment: whoever reads next forgets it.
+            return self._woken.is_set()

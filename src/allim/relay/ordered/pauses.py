@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from allim.base.clock import Clock
 from allim.relay.ordered.limits import OrderedLimits
-from allim.relay.ordered.message import Ordered
+from allim.relay.ordered.message import Message, Ordered
 from allim.relay.ordered.observer import OrderedObserver
 
 TOPICS = 1000
@@ -71,6 +71,26 @@ class Pauses:
             slots[message.slot] = min(slots.get(message.slot, message.seq), message.seq)
         if len(self._topics[name]) < TOPICS:
             self._topics[name].add(message.topic)
+
+    def open_ones(
+        self,
+        route: Callable[[str], str],
+        messages: Sequence[Message],
+        closed: Collection[str],
+        *,
+        passes_over: bool = True,
+    ) -> Sequence[Message]:
+        """Those whose publisher is not among the closed; `closed` is from before they were read."""
+        if not closed:
+            return messages
+        kept = []
+        for message in messages:
+            name = route(message.topic)
+            if name not in closed:
+                kept.append(message)
+            else:
+                self.meet(name, message, passes_over=passes_over)
+        return kept
 
     def topics(self) -> Collection[str]:
         """Topics of closed publishers, as far as they were met."""
