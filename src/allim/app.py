@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.responses import RedirectResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
@@ -127,31 +127,99 @@ def create_app(
     is called when a schedule was changed; `run_pass` sends for the dispatch endpoints. Raises
     ConfigurationError for settings that cannot be.
     """
-    settings = environment.read(AccessSettings)
-    unsubscribing = environment.read(UnsubscribeSettings)
-    keys = ApiKeys(
+    services = _services(
         database,
-        read_keys(settings.allim_api_keys),
-        needed=not is_loopback(settings.allim_host),
+        channels,
+        environment,
+        on_commit=on_commit,
+        endpoints=endpoints or EndpointBook(database),
+        sync_calls=sync_calls or SyncCalls(None),
+        wake_scheduler=wake_scheduler,
     )
+    shelf = TemplateShelf()
     coalescer = Coalescer(database, on_commit)
-    reader = Reader(database)
-    sync_calls = sync_calls or SyncCalls(None)
+    find_templates = partial(shelf.find, database)
+    fast: dict[str, ASGIApp] = {
+        "/notifications": CreateNotification(channels, coalescer, find_templates),
+        "/notifications/bulk": CreateBulk(BulkCreation(channels, coalescer, find_templates)),
+    }
+    app = _application(services, fast, coalescer)
+    for router in (
+        *_hub_routes(services, TemplateBook(database, shelf)),
+        *_enrolment_routes(services, run_pass),
+        schedule_routes(services.schedules),
+        *_messaging_routes(services, coalescer),
+        event_routes(database, Encryption.of(environment), on_commit),
+        ingest_routes(database, channels, environment, on_commit),
+        health_routes(database),
+        metrics_route(registry or CollectorRegistry()),
+    ):
+        app.include_router(router)
+    # Never reached, but it makes the routes known to whoever asks what there is.
+    known = [Route(path, route, methods=["POST"]) for path, route in fast.items()]
+    to_console = [Route(path, RedirectResponse("console/")) for path in ("/", CONSOLE)]
+    app.router.routes[:0] = [*known, *to_console]
+    app.mount(CONSOLE, make_console(services))
+    app.include_router(documentation_routes(lambda: api_document(app)))
+    return app
+
+
+def _services(
+    database: Database,
+    channels: Mapping[str, Channel],
+    environment: Environment,
+    *,
+    on_commit: OnCommit,
+    endpoints: EndpointBook,
+    sync_calls: SyncCalls,
+    wake_scheduler: Callable[[], None],
+) -> ConsoleServices:
+    """What routes and pages are made of, each once."""
+    settings = environment.read(AccessSettings)
+    return ConsoleServices(
+        database=database,
+        on_commit=on_commit,
+        environment=environment,
+        channels=channels,
+        keys=ApiKeys(
+            database,
+            read_keys(settings.allim_api_keys),
+            needed=not is_loopback(settings.allim_host),
+        ),
+        audit=AuditLog(database),
+        reader=Reader(database),
+        operations=Operations(database, on_commit),
+        replays=Replays(database, on_commit),
+        endpoints=endpoints,
+        events=EventReader(database),
+        event_operator=OutboxOperator(database, lambda lanes: on_commit(set(lanes))),
+        runs=Runs(database),
+        alerts=Alerts(database),
+        sync_calls=sync_calls,
+        schedules=Schedules(database, JOB_KINDS, wake_scheduler),
+        tenants=Tenants(database),
+        tracer=Tracer(database),
+        suppressions=SuppressionList(database),
+    )
+
+
+def _application(
+    services: ConsoleServices, fast: Mapping[str, ASGIApp], coalescer: Coalescer
+) -> Application:
+    """The application without its routes; `fast` are the POST routes that go past FastAPI."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
-        await sync_calls.close()
+        await services.sync_calls.close()
         await coalescer.close()
 
-    shelf = TemplateShelf()
-    find_templates = partial(shelf.find, database)
-    create = CreateNotification(channels, coalescer, find_templates)
-    bulk = CreateBulk(BulkCreation(channels, coalescer, find_templates))
+    settings = services.environment.read(AccessSettings)
+    unsubscribing = services.environment.read(UnsubscribeSettings)
     app = Application(
         access=AccessMiddleware(
-            fast={("POST", "/notifications"): create, ("POST", "/notifications/bulk"): bulk},
-            keys=keys,
+            fast={("POST", path): route for path, route in fast.items()},
+            keys=services.keys,
             allowed_hosts=[*settings.allowed_hosts(), *unsubscribing.public_hosts()],
             body_limits={
                 "/notifications/bulk": BULK_LIMIT,
@@ -170,65 +238,47 @@ def create_app(
         openapi_url=None,
     )
     problems.install(app)
-    audit = AuditLog(database)
-    keep_audit(app, audit)
-    # Never reached, but it makes the route known to whoever asks what there is.
-    app.router.routes.insert(0, Route("/notifications", create, methods=["POST"]))
-    app.router.routes.insert(0, Route("/notifications/bulk", bulk, methods=["POST"]))
-    app.include_router(reading_routes(reader))
-    app.include_router(operation_routes(Operations(database, on_commit), reader))
-    app.include_router(replay_routes(Replays(database, on_commit)))
-    app.include_router(endpoint_routes(endpoints or EndpointBook(database)))
-    app.include_router(template_routes(TemplateBook(database, shelf), channels))
-    app.include_router(quiet_hours_routes(QuietHoursBook(database), channels))
-    app.include_router(job_routes(sync_calls))
-    app.include_router(
-        dispatch_routes(OutboxDispatch(database, run_pass, environment.read(DispatchSettings)))
-    )
-    app.include_router(record_routes(Runs(database), Alerts(database)))
-    app.include_router(schedule_routes(Schedules(database, JOB_KINDS, wake_scheduler)))
-    intake = Intake(database, channels, environment, on_commit)
-    app.include_router(message_routes(intake, coalescer))
-    app.include_router(reservation_routes(Reservations(database)))
-    suppressions = SuppressionList(database)
-    app.include_router(suppression_routes(suppressions))
-    app.include_router(unsubscribe_routes(unsubscribing.links(), suppressions))
-    app.include_router(tenant_routes(Tenants(database)))
-    app.include_router(trace_routes(Tracer(database)))
-    inbox = ReceiptInbox(database, on_commit)
-    app.include_router(receipt_routes(inbox, environment.read(ReceiptSettings)))
-    email_receipts = EmailReceipts(database, channels)
-    app.include_router(email_receipt_routes(email_receipts, environment.read(EmailReceiptSettings)))
-    app.include_router(event_routes(database, Encryption.of(environment), on_commit))
-    app.include_router(ingest_routes(database, channels, environment, on_commit))
-    app.include_router(health_routes(database))
-    app.include_router(metrics_route(registry or CollectorRegistry()))
-    services = ConsoleServices(
-        database=database,
-        on_commit=on_commit,
-        environment=environment,
-        channels=channels,
-        keys=keys,
-        audit=audit,
-        reader=reader,
-        operations=Operations(database, on_commit),
-        replays=Replays(database, on_commit),
-        endpoints=endpoints or EndpointBook(database),
-        events=EventReader(database),
-        event_operator=OutboxOperator(database, lambda lanes: on_commit(set(lanes))),
-        runs=Runs(database),
-        alerts=Alerts(database),
-        sync_calls=sync_calls,
-        schedules=Schedules(database, JOB_KINDS, wake_scheduler),
-        tenants=Tenants(database),
-        tracer=Tracer(database),
-        suppressions=SuppressionList(database),
-    )
-    console = make_console(services)
-    app.router.routes[1:1] = [Route(path, RedirectResponse("console/")) for path in ("/", CONSOLE)]
-    app.mount(CONSOLE, console)
-    app.include_router(documentation_routes(lambda: api_document(app)))
+    keep_audit(app, services.audit)
     return app
+
+
+def _hub_routes(services: ConsoleServices, templates: TemplateBook) -> Sequence[APIRouter]:
+    return (
+        reading_routes(services.reader),
+        operation_routes(services.operations, services.reader),
+        replay_routes(services.replays),
+        endpoint_routes(services.endpoints),
+        template_routes(templates, services.channels),
+        quiet_hours_routes(QuietHoursBook(services.database), services.channels),
+    )
+
+
+def _enrolment_routes(services: ConsoleServices, run_pass: RunPass) -> Sequence[APIRouter]:
+    settings = services.environment.read(DispatchSettings)
+    return (
+        job_routes(services.sync_calls),
+        dispatch_routes(OutboxDispatch(services.database, run_pass, settings)),
+        record_routes(services.runs, services.alerts),
+    )
+
+
+def _messaging_routes(services: ConsoleServices, coalescer: Coalescer) -> Sequence[APIRouter]:
+    database, channels, environment = services.database, services.channels, services.environment
+    links = environment.read(UnsubscribeSettings).links()
+    return (
+        message_routes(Intake(database, channels, environment, services.on_commit), coalescer),
+        reservation_routes(Reservations(database)),
+        suppression_routes(services.suppressions),
+        unsubscribe_routes(links, services.suppressions),
+        tenant_routes(services.tenants),
+        trace_routes(services.tracer),
+        receipt_routes(
+            ReceiptInbox(database, services.on_commit), environment.read(ReceiptSettings)
+        ),
+        email_receipt_routes(
+            EmailReceipts(database, channels), environment.read(EmailReceiptSettings)
+        ),
+    )
 
 
 def api_document(app: FastAPI) -> dict[str, Any]:

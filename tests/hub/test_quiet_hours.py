@@ -203,6 +203,30 @@ async def test_what_is_due_at_night_waits_for_the_morning(
         await until(morning, "the morning")
 
 
+async def test_what_waits_for_a_window_goes_when_that_is_removed(
+    api: Api, database: Database, channels: Mapping[str, Channel]
+) -> None:
+    window = (await api.post("/quiet-hours", json={**NIGHT, "channel": "LOG"})).json
+    # Relays go by what they have read: that must put nothing off when it is gone.
+    rules = KnownRules(lambda: 0.0)
+    policy = QuietHoursPolicy("LOG", rules, at_night)
+    ids = [(await api.create(to_log())).json["id"]]
+    async with relaying(database, channels["LOG"], policy):
+
+        async def is_put_off() -> bool:
+            found = await first_delivery(api, ids[0])
+            return (found["status"], found["error_code"]) == ("PENDING", "quiet_hours")
+
+        await until(is_put_off, "quiet hours")
+        await api.call("DELETE", f"/quiet-hours/{window['id']}")
+        ids.append((await api.create(to_log())).json["id"])
+
+        async def all_is_sent() -> bool:
+            return {(await first_delivery(api, each))["status"] for each in ids} == {"SUCCESS"}
+
+        await until(all_is_sent, "what waited")
+
+
 async def test_without_windows_a_lane_is_not_slowed(database: Database) -> None:
     now = 0.0
     rules = KnownRules(lambda: now)

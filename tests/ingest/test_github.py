@@ -150,11 +150,14 @@ async def test_an_event_is_told_once_and_goes_by_its_labels(
     )
     first = await deliver(api, "workflow_run", WORKFLOW_RUN, X_GitHub_Delivery="d-1")
     again = await deliver(api, "workflow_run", WORKFLOW_RUN, X_GitHub_Delivery="d-1")
+    # The delivery's id is not signed, so it does not make it another one.
+    replayed = await deliver(api, "workflow_run", WORKFLOW_RUN, X_GitHub_Delivery="d-2")
     form = await deliver(api, "issues", ISSUE, True)
     ignored = await deliver(api, "star", github(action="created"))
 
     assert [each.status for each in (first, again, form, ignored)] == [202] * 4
     assert first.json["notifications"] == again.json["notifications"] != []
+    assert replayed.json == first.json
     assert ignored.json == {"notifications": [], "ignored": "star is not told"}
     found = await told(api, Authorization="Bearer a-very-long-secret-2")
     assert [(each["type"], recipients(each)) for each in found] == [

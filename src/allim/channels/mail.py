@@ -15,6 +15,7 @@ from html.parser import HTMLParser
 from urllib.parse import quote
 
 from allim.channels.channel import Message
+from allim.channels.whole_tags import whole_tags
 
 ADDRESS_LIMIT = 254
 LOCAL_LIMIT = 64
@@ -186,7 +187,7 @@ def plain_text(message: Message, html: str | None = None) -> str:
 def text_of_html(html: str) -> str:
     """The words of HTML, a line for each block, and where its links lead."""
     reader = _TextOfHtml()
-    reader.feed(html)
+    reader.feed(whole_tags(html))
     reader.close()
     return reader.text()
 

@@ -65,7 +65,7 @@ class BulkCreation:
             *(templates_of(one, tenant) for one in items if isinstance(one, KeyedRequest))
         )
         templates = await self._templates(wanted) if wanted else None
-        stored: list[asyncio.Future[Created] | AllimError] = []
+        stored: list[asyncio.Future[Created] | Created | AllimError] = []
         deliveries = 0
         try:
             for begin in range(0, len(items), _AT_A_TIME):
@@ -78,7 +78,10 @@ class BulkCreation:
                 )
                 # In a thread where there are templates: a costly one must hold up nobody else.
                 prepared = await asyncio.to_thread(preparing) if wanted else preparing()
-                for judged in prepared:
+                for item, judged in zip(items[begin : begin + _AT_A_TIME], prepared, strict=True):
+                    if wanted and (found := await self._first_answer(item, judged, tenant)):
+                        stored.append(found)
+                        continue
                     if isinstance(judged, Prepared):
                         deliveries += len(judged.entries)
                         if deliveries > DELIVERIES_PER_BULK:
@@ -121,6 +124,18 @@ class BulkCreation:
         except RequestError as error:
             return error
 
+    async def _first_answer(
+        self, item: KeyedRequest | RequestError, judged: Judged, tenant: int | None
+    ) -> Created | AllimError | None:
+        if not isinstance(item, KeyedRequest) or not isinstance(judged, InvalidRequest):
+            return None
+        try:
+            return await self._coalescer.first_answer(
+                item, tenant_id=tenant, idempotency_key=item.idempotency_key
+            )
+        except DatabaseUnavailable as error:
+            return error
+
     def _submitted(self, judged: Judged) -> asyncio.Future[Created] | AllimError:
         if isinstance(judged, RequestError):
             return judged
@@ -148,8 +163,10 @@ def _checked(item: Any) -> KeyedRequest | RequestError:
         return invalid_body(error)
 
 
-async def _end(stored: asyncio.Future[Created] | AllimError) -> Created | AllimError:
-    if isinstance(stored, AllimError):
+async def _end(
+    stored: asyncio.Future[Created] | Created | AllimError,
+) -> Created | AllimError:
+    if not isinstance(stored, asyncio.Future):
         return stored
     try:
         return await stored

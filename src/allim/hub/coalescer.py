@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import psycopg
 
@@ -23,7 +24,11 @@ from allim.base.errors import (
     Overloaded,
 )
 from allim.database.pool import Connection, Database
-from allim.hub.creation import Created, Prepared, create, row_key_conflict
+from allim.database.transactions import Conversation
+from allim.hub.creation import Created, Prepared, create, first_answer, row_key_conflict
+from allim.hub.model import NotificationRequest
+
+Result = TypeVar("Result")
 
 _LINGER = 0.2
 """Seconds that a writer keeps its connection when nothing waits any more."""
@@ -99,6 +104,19 @@ class Coalescer:
         Conflict for a taken row key, IdempotencyMismatch, InvalidRequest.
         """
         return await self.submit(prepared)
+
+    async def first_answer(
+        self, request: NotificationRequest, *, tenant_id: int | None, idempotency_key: str | None
+    ) -> Created | None:
+        """What the same request had stored, where it cannot be prepared any more; see there.
+
+        Raises DatabaseUnavailable.
+        """
+        if idempotency_key is None:
+            return None
+        asking = first_answer(request, tenant_id=tenant_id, idempotency_key=idempotency_key)
+        async with self._database.connection() as connection:
+            return await _drive(connection, asking)
 
     def submit(self, prepared: Prepared) -> asyncio.Future[Created]:
         """The same without waiting: what it comes to. Raises Overloaded only."""
@@ -215,7 +233,7 @@ class Coalescer:
         can_be_stuck = any(waiting.prepared.has_keys for waiting in batch)
         try:
             async with asyncio.timeout(self._limits.stuck if can_be_stuck else None):
-                results = await _drive(connection, [waiting.prepared for waiting in batch])
+                results = await _drive(connection, create([waiting.prepared for waiting in batch]))
         except TimeoutError:
             self._set_apart([waiting for waiting in batch if waiting.prepared.has_keys])
             await self._store(
@@ -262,7 +280,7 @@ class Coalescer:
                 self._database.connection() as connection,
             ):
                 try:
-                    self._answer([waiting], await _drive(connection, [waiting.prepared]))
+                    self._answer([waiting], await _drive(connection, create([waiting.prepared])))
                 except psycopg.Error as error:
                     if (error.sqlstate or "")[:2] not in _ITS_OWN_FAULT:
                         raise
@@ -305,10 +323,7 @@ class StorageFailed(AllimError):
     """A notification could not be stored, for a reason nobody foresaw; see its cause."""
 
 
-async def _drive(
-    connection: Connection, batch: Sequence[Prepared]
-) -> Sequence[Created | IdempotencyMismatch]:
-    conversation = create(batch)
+async def _drive(connection: Connection, conversation: Conversation[Result]) -> Result:
     try:
         ask = next(conversation)
         while True:
@@ -317,5 +332,5 @@ async def _drive(
             )
             ask = conversation.send(await cursor.fetchall())
     except StopIteration as end:
-        results: Sequence[Created | IdempotencyMismatch] = end.value
-        return results
+        result: Result = end.value
+        return result

@@ -180,6 +180,34 @@ def _create(batch: Sequence[Prepared]) -> Conversation[Sequence[Created | Idempo
     return results
 
 
+def first_answer(
+    request: NotificationRequest,
+    *,
+    tenant_id: int | None,
+    idempotency_key: str | None,
+    fingerprint: bytes | None = None,
+) -> Conversation[Created | None]:
+    """What the same request had stored under its key, where it cannot be prepared any more.
+
+    A template that was deactivated since must not turn a repeat into an error. None where
+    nothing is stored under the key, or something else.
+    """
+    if idempotency_key is None or not _KEY.fullmatch(idempotency_key):
+        return None
+    try:
+        request_hash = fingerprint or canonical_hash(request)
+    except (PydanticSerializationError, TypeError, ValueError, RecursionError):
+        return None
+    tenant = request.tenant_id if tenant_id is None else tenant_id
+    wanted = {"id": uuid7(), "tenant_id": tenant, "idempotency_key": idempotency_key}
+    for _, identity, known_hash, created_at, deliveries in (
+        yield Ask(SQL["find_created"], to_json([wanted]).decode())
+    ):
+        if bytes(known_hash or b"") == request_hash:
+            return _stored(_uuid(identity), created_at, deliveries, replayed=True)
+    return None
+
+
 def accepted_traceparent(header: str | None) -> str | None:
     """A `traceparent` header (W3C Trace Context) if it is valid; an invalid one is as none."""
     if header is not None and _TRACEPARENT.fullmatch(header):
@@ -246,16 +274,22 @@ def _replayed(item: Prepared, found: Sequence[Sequence[Any]]) -> Created | Idemp
         ours = identity == item.id
         if not ours and bytes(request_hash or b"") != item.request_hash:
             return IdempotencyMismatch(item.idempotency_key or "")
-        return Created(
-            identity,
-            created_at.astimezone(UTC),
-            [
-                CreatedDelivery(d["id"], d["channel"], d["recipient"])
-                for d in from_json(deliveries or "[]")
-            ],
-            replayed=not ours,
-        )
+        return _stored(identity, created_at, deliveries, replayed=not ours)
     raise AssertionError("unreachable")
+
+
+def _stored(
+    identity: UUID, created_at: datetime, deliveries: str | None, *, replayed: bool
+) -> Created:
+    return Created(
+        identity,
+        created_at.astimezone(UTC),
+        [
+            CreatedDelivery(d["id"], d["channel"], d["recipient"])
+            for d in from_json(deliveries or "[]")
+        ],
+        replayed=replayed,
+    )
 
 
 def _uuid(value: Any) -> UUID:

@@ -109,7 +109,10 @@ class QuietHoursBook:
     async def add(
         self, request: QuietHoursRequest, *, tenant: int | None, actor: str
     ) -> QuietHoursView:
-        """Add a window; relays keep it within KEPT_SECONDS."""
+        """Add a window; relays keep it within KEPT_SECONDS.
+
+        What waits for the end of another one is judged anew: this one may go before it.
+        """
         async with self._database.transaction() as tx:
             cursor = await tx.execute(
                 _statement("add"),
@@ -131,18 +134,21 @@ class QuietHoursBook:
             await audit.record(
                 tx, actor=actor, action="quiet_hours.add", subject=subject, tenant=tenant
             )
+            await _wake(tx, tenant, request.channel)
         return view
 
     async def remove(self, identity: int, *, own: int | None, actor: str) -> None:
-        """Remove a window: what waits for its end still waits. Raises NotFound."""
+        """Remove a window: what waits for its end is judged anew at once. Raises NotFound."""
         async with self._database.transaction() as tx:
             cursor = await tx.execute(SQL["remove"], {"id": identity, "tenant": own})
-            if not await cursor.fetchall():
+            removed = await cursor.fetchone()
+            if removed is None:
                 raise NotFound("quiet_hours_not_found", f"there are no quiet hours {identity}")
             subject = f"quiet_hours {identity}"
             await audit.record(
                 tx, actor=actor, action="quiet_hours.remove", subject=subject, tenant=own
             )
+            await _wake(tx, *removed)
 
     async def list(
         self, *, own: int | None = None, limit: int = 50, cursor: str | None = None
@@ -198,18 +204,21 @@ class KnownRules:
 
     async def current(self, tx: Connection) -> Sequence[Rule]:
         """The rules, read again where they are old."""
-        if self.are_old:
-            rows = await (await tx.execute(SQL["rules"])).fetchall()
-            self._rules = [
-                Rule(
-                    tenant,
-                    channel,
-                    QuietTimes(begins, ends, _zone(zone), frozenset(days)),
-                    -1 if exempt is None else exempt,
-                )
-                for tenant, channel, begins, ends, zone, days, exempt in rows
-            ]
-            self._until = self._clock() + KEPT_SECONDS
+        return await self.read(tx) if self.are_old else self._rules
+
+    async def read(self, tx: Connection) -> Sequence[Rule]:
+        """The rules as they are now."""
+        rows = await (await tx.execute(SQL["rules"])).fetchall()
+        self._rules = [
+            Rule(
+                tenant,
+                channel,
+                QuietTimes(begins, ends, _zone(zone), frozenset(days)),
+                -1 if exempt is None else exempt,
+            )
+            for tenant, channel, begins, ends, zone, days, exempt in rows
+        ]
+        self._until = self._clock() + KEPT_SECONDS
         return self._rules
 
 
@@ -248,9 +257,11 @@ class QuietHoursPolicy(OpenPolicy):
         if not self._rules.concern(self._channel):
             return {}
         now = await self._now(tx)
-        tenants = {work.content.tenant_id for work in batch}
-        waits = {tenant: self._wait(known, tenant, now) for tenant in tenants}
-        held = [work for work in batch if any(waits[work.content.tenant_id])]
+        if not any(self._waits(known, batch, now).values()):
+            return {}
+        # By what holds now: a window that is gone must not put anything off till its end.
+        waits = self._waits(await self._rules.read(tx), batch, now)
+        held = [work for work in batch if work.content.tenant_id in waits]
         if not held:
             return {}
         rows = await tx.execute(SQL["priorities"], {"ids": [work.id for work in held]})
@@ -260,6 +271,14 @@ class QuietHoursPolicy(OpenPolicy):
             for work in held
             if (snooze := waits[work.content.tenant_id][ranks[work.id]]) is not None
         }
+
+    def _waits(
+        self, known: Sequence[Rule], batch: Sequence[Work[Message]], now: datetime
+    ) -> Mapping[int | None, Sequence[Outcome | None]]:
+        """What holds for each tenant that must wait, by priority."""
+        tenants = {work.content.tenant_id for work in batch}
+        waits = {tenant: self._wait(known, tenant, now) for tenant in tenants}
+        return {tenant: ranks for tenant, ranks in waits.items() if any(ranks)}
 
     def _wait(
         self, known: Sequence[Rule], tenant: int | None, now: datetime
@@ -277,6 +296,10 @@ class QuietHoursPolicy(OpenPolicy):
             words = f"quiet hours until {local:%Y-%m-%d %H:%M} ({windows[0].zone.key})"
             waits.append(Outcome.snooze(CODE, (until - now).total_seconds(), words))
         return waits
+
+
+async def _wake(tx: Connection, tenant: int | None, channel: str | None) -> None:
+    await tx.execute(SQL["wake"], {"code": CODE, "tenant": tenant, "channel": channel})
 
 
 def _statement(name: str) -> LiteralString:

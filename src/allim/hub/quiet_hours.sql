@@ -21,7 +21,19 @@ SELECT {quiet_hours} FROM quiet_hours AS q
 -- name: remove
 DELETE FROM quiet_hours AS q
  WHERE q.id = %(id)s AND (CAST(%(tenant)s AS bigint) IS NULL OR q.tenant_id = %(tenant)s)
-RETURNING q.id
+RETURNING q.tenant_id, q.channel
+
+-- name: wake
+-- What waits in quiet hours that a change of windows may concern is judged anew. Whoever is locked
+-- is being cancelled, or in its turn already. Needs delivery_timed.
+WITH waiting AS MATERIALIZED (
+    SELECT id FROM delivery
+     WHERE status = 'PENDING' AND next_retry_at > clock_timestamp() AND error_code = %(code)s
+       AND (CAST(%(channel)s AS text) IS NULL OR channel = %(channel)s)
+       AND (CAST(%(tenant)s AS bigint) IS NULL OR tenant_id = %(tenant)s)
+     ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
+UPDATE delivery AS d SET next_retry_at = clock_timestamp(), updated_at = now()
+  FROM waiting WHERE d.id = waiting.id
 
 -- name: rules
 -- All of them: a relay keeps them for some seconds.

@@ -35,9 +35,15 @@ def unfit_for_many(delivery: DeliveryRequest, recipients: Sequence[str]) -> Fiel
     return None
 
 
-def written_size(entry: Mapping[str, Any]) -> int:
-    """About how large the texts of an entry are, which a template may have made."""
-    return sum(len(text) for text in entry.get("payload", {}).values() if isinstance(text, str))
+def size_of(value: Any) -> int:
+    """About how large something is as JSON: a template may have made much of little."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(len(key) + size_of(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return sum(map(size_of, value))
+    return 1
 
 
 def for_one(delivery: DeliveryRequest, recipient: str) -> DeliveryRequest:

@@ -24,8 +24,8 @@ from allim.hub.model import (
     DeliveryRequest,
     NotificationRequest,
 )
-from allim.hub.recipients import TOO_LARGE, WRITTEN_OUT_LIMIT, for_one, unfit_for_many, written_size
-from allim.hub.templates.naming import NOTHING, Named, NotStored, Templates
+from allim.hub.recipients import TOO_LARGE, WRITTEN_OUT_LIMIT, for_one, size_of, unfit_for_many
+from allim.hub.templates.naming import NOTHING, Named, NotStored, Templates, TooMuch
 
 RECIPIENT_BYTES = 2048
 """Recipients are indexed, and an index entry must fit a third of a page."""
@@ -162,7 +162,7 @@ class _Resolution:
         is_rendered = delivery.template_code is not None and self._templates is not None
         alike = not (delivery.then or delivery.fallback or is_rendered or _fills_in(type(channel)))
         draft = self._draft(self._complete(delivery, channel, None))
-        size = written_size(entry)
+        size = size_of(entry)
         for at, recipient in enumerate(recipients[1:], 1):
             before = len(self.problems)
             if alike:
@@ -172,7 +172,7 @@ class _Resolution:
                 written.append({**entry, "recipient": recipient})
             else:
                 written.append(self.entry(for_one(delivery, recipient), None, place))
-                size += written_size(written[-1])
+                size += size_of(written[-1])
             if size > WRITTEN_OUT_LIMIT:
                 self.problems.append(replace(TOO_LARGE, place=f"{place}/{TOO_LARGE.place}"))
                 return []
@@ -289,22 +289,29 @@ class _Resolution:
         # Here, since few requests name a template, and most processes never meet one.
         from allim.hub.templates.rendering import Occasion
 
-        rendered = found.render(
-            Occasion(
-                source=self._request.source,
-                type=self._request.type,
-                title=_first(own.title, self._request.title),
-                message=_first(own.message, self._request.message),
-                recipient=own.recipient,
-                data=self._request.data,
-                own_message=own.message,
-                payload=own.payload,
-            )
+        occasion = Occasion(
+            source=self._request.source,
+            type=self._request.type,
+            title=_first(own.title, self._request.title),
+            message=_first(own.message, self._request.message),
+            recipient=own.recipient,
+            data=self._request.data,
+            own_message=own.message,
+            payload=own.payload,
         )
+        try:
+            with self._templates.spending():
+                rendered = found.render(occasion)
+        except TooMuch as error:
+            words = f"the template {named.code!r} {error}"
+            self._problem(f"{place}/template_code", "template_failed", words)
+            return own
         if isinstance(rendered, list):
             for problem in rendered:
                 self._problem(place + problem.place, problem.code, problem.message)
             return own
+        parts = (rendered.title, rendered.message, rendered.payload)
+        self._templates.made(size_of(parts))
         return replace(
             own,
             title=_first(rendered.title, own.title),

@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 from pydantic_core import to_json
 from starlette.types import Receive, Scope, Send
 
-from allim.base.errors import AllimError, NotFound
+from allim.base.errors import AllimError, InvalidRequest, NotFound
 from allim.channels.channel import Channel
 from allim.hub.bulk import BulkCreation
 from allim.hub.coalescer import Coalescer
@@ -88,20 +88,32 @@ class CreateNotification:
         if wanted:
             templates = await self._templates(wanted)
             # In a thread: a costly template must not hold up everybody else.
-            prepared = await asyncio.to_thread(preparing, templates=templates)
+            try:
+                prepared = await asyncio.to_thread(preparing, templates=templates)
+            except InvalidRequest:
+                found = await self._coalescer.first_answer(
+                    request, tenant_id=principal.tenant_id, idempotency_key=key
+                )
+                if found is None:
+                    raise
+                await _answer_created(send, found)
+                return
         else:
             prepared = preparing()
-        created = await self._coalescer.store(prepared)
-        answer = created_json(created)
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(answer)).encode()),
-            (b"location", f"/notifications/{created.id}".encode()),
-        ]
-        if created.replayed:
-            headers.append((b"idempotency-replayed", b"true"))
-        await send({"type": "http.response.start", "status": 202, "headers": headers})
-        await send({"type": "http.response.body", "body": answer})
+        await _answer_created(send, await self._coalescer.store(prepared))
+
+
+async def _answer_created(send: Send, created: Created) -> None:
+    answer = created_json(created)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(answer)).encode()),
+        (b"location", f"/notifications/{created.id}".encode()),
+    ]
+    if created.replayed:
+        headers.append((b"idempotency-replayed", b"true"))
+    await send({"type": "http.response.start", "status": 202, "headers": headers})
+    await send({"type": "http.response.body", "body": answer})
 
 
 def created_json(created: Created) -> bytes:

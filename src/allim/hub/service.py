@@ -9,12 +9,12 @@ from typing import Any, Literal, Required, TypedDict, Unpack, overload
 import psycopg
 from pydantic import ValidationError
 
-from allim.base.errors import IdempotencyMismatch
+from allim.base.errors import IdempotencyMismatch, InvalidRequest
 from allim.base.validation import invalid_body
 from allim.channels.channel import Channel
 from allim.database.transactions import Conversation, converse
 from allim.database.waking import wake_after_commit
-from allim.hub.creation import Created, Prepared, create, prepare, templates_of
+from allim.hub.creation import Created, Prepared, create, first_answer, prepare, templates_of
 from allim.hub.model import NotificationRequest
 from allim.hub.templates.naming import Templates
 from allim.hub.templates.shelf import TemplateShelf
@@ -90,7 +90,16 @@ class Hub:
 
             def rendered() -> Conversation[Created]:
                 templates = yield from self._templates.look_up(wanted)
-                return (yield from _create_one(prepared(templates)))
+                try:
+                    ready = prepared(templates)
+                except InvalidRequest:
+                    found = yield from first_answer(
+                        request, tenant_id=None, idempotency_key=idempotency_key
+                    )
+                    if found is None:
+                        raise
+                    return found
+                return (yield from _create_one(ready))
 
             wake_after_commit(tx, {delivery.channel for delivery in request.deliveries})
             return converse(tx, rendered)

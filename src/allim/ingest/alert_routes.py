@@ -7,6 +7,7 @@ a missing database, is 503, and what another try cannot mend is 4xx.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request
@@ -55,7 +56,8 @@ def alert_routes(intake: Intake) -> APIRouter:
         traceparent: str | None,
     ) -> TakenView:
         intake.require(source)
-        group = parse(kind, await raw_json(request))
+        # In a thread: a large group takes a while to read, and others must not wait for it.
+        group = await asyncio.to_thread(parse, kind, await raw_json(request))
         caller = Caller(principal.tenant_id, traceparent)
         return TakenView.of(await intake.take_alerts(source, group, caller))
 

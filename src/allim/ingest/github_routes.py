@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import re
@@ -46,9 +47,13 @@ def github_routes(intake: Intake, secret: SecretStr | None) -> APIRouter:
         if name == "ping":
             return TakenView(notifications=[], ignored="ping: the signature is right")
         intake.require(Source.GITHUB)
-        key = _delivery_of(request)
+        _require_delivery(request)
+        # The body alone is signed, not the delivery's id nor the event's name: whoever has seen
+        # one must not bring it again under others.
+        key = hashlib.sha256(body).hexdigest()
         try:
-            event = event_of(name, _payload(request, body))
+            payload = await asyncio.to_thread(_payload, request, body)
+            event = event_of(name, payload)
         except Ignored as why:
             return TakenView(notifications=[], ignored=str(why))
         routes = intake.routes.choose(Source.GITHUB, event.labels)
@@ -78,7 +83,7 @@ def _check_signature(secret: SecretStr | None, given: str, body: bytes) -> None:
         )
 
 
-def _delivery_of(request: Request) -> str:
+def _require_delivery(request: Request) -> None:
     delivery = request.headers.get(DELIVERY, "")
     if not _DELIVERY.fullmatch(delivery):
         raise InvalidRequest(
@@ -88,7 +93,6 @@ def _delivery_of(request: Request) -> str:
                 )
             ]
         )
-    return delivery
 
 
 def _payload(request: Request, body: bytes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -86,7 +87,9 @@ class Intake:
         """
         async with self._transaction() as (tx, taken):
             news = await self._states.news(tx, source, caller.tenant_id, group)
-            for route, own in self._by_route(source, group, news):
+            # In a thread, as many alerts may be held against many routes.
+            by_route = await asyncio.to_thread(self._by_route, source, group, news)
+            for route, own in by_route:
                 await self._tell(tx, taken, route, report_of(source, group, own), caller, None)
         return taken
 

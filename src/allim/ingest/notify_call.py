@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError, from_json
 
 from allim.base.errors import FieldProblem, InvalidRequest, RequestError
 from allim.base.validation import invalid_body
+from allim.channels.whole_tags import whole_tags
 from allim.hub.model import Text, Title
 from allim.ingest.report import Report
 from allim.ingest.routing import Source
@@ -165,7 +166,7 @@ class _Words(HTMLParser):
 def text_of(html: str) -> str:
     """The words of an HTML text, for channels that show no HTML."""
     words = _Words()
-    words.feed(html)
+    words.feed(whole_tags(html))
     words.close()
     lines = (" ".join(line.split()) for line in "".join(words.words).split("\n"))
     return "\n".join(line for line in lines if line)

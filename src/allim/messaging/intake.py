@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -18,7 +19,7 @@ from allim.channels.channel import Channel
 from allim.database.pool import Connection, Database
 from allim.database.transactions import converse
 from allim.hub.coalescer import Coalescer, OnCommit, unstorable_request
-from allim.hub.creation import Created, Prepared, create, prepare, templates_of
+from allim.hub.creation import Created, Prepared, create, first_answer, prepare, templates_of
 from allim.hub.model import NotificationRequest
 from allim.hub.templates.naming import Templates, Wanted
 from allim.hub.templates.shelf import TemplateShelf
@@ -143,7 +144,7 @@ class Intake:
                 prepared.append(self._prepared(offer, asked, templates))
                 results.append(None)
             except RequestError as error:
-                results.append(error)
+                results.append(await self._first_answer(tx, offer, asked) or error)
         stored: Sequence[Created | IdempotencyMismatch] = ()
         if prepared:
             answer: Any = converse(tx, lambda: create(prepared))
@@ -153,6 +154,24 @@ class Intake:
             _told(offer, next(answers)) if result is None else result
             for offer, result in zip(offers, results, strict=True)
         ]
+
+    async def _first_answer(
+        self, tx: Connection, offer: Offer, asked: NotificationRequest | RequestError
+    ) -> Created | None:
+        """What a job had stored that is brought again, where its template is gone since."""
+        if isinstance(asked, RequestError) or offer.job.job_id is None:
+            return None
+        key = job_key(offer.job.job_id)
+        asking = partial(
+            first_answer,
+            asked,
+            tenant_id=None,
+            idempotency_key=key,
+            fingerprint=offer.job.fingerprint(),
+        )
+        found: Any = converse(tx, asking)
+        answer: Created | None = await found
+        return answer
 
     def _requested(self, offer: Offer, tenants: Mapping[int, SentBy]) -> NotificationRequest:
         job = offer.job

@@ -92,6 +92,18 @@ HOSTILE = [
     "{% for i in range(1000) %}{% for j in range(15) %}"
     "{% set x = ('x' * 390000)|upper %}{% endfor %}{% endfor %}",
     "{% for i in range(1000) %}{% set x = range(1000)|map('string')|sort|list %}{% endfor %}",
+    "{{ 1|round(1000000000, 'ceil') }}",
+    "{{ 5|round(-1000000000) }}",
+    "{{ ([none]*1000)|map('default', range(1000)|list, true)|sum(start=[]) }}",
+    "{{ ([none]*1000)|map('default', 'x' * 300000, true)|map('upper')|list }}",
+    "{% for i in range(9)|budgeted(-10**9) %}{% endfor %}",
+    "{% for i in range(9)|budgeted('nan'|float) %}{% endfor %}",
+    "{% set n = namespace(x=[1]) %}{% for i in range(1000) %}{% for j in range(15) %}"
+    "{% set n.x = n.x|map('upper') %}{% endfor %}{% endfor %}{{ n.x|list }}",
+    "{{ ('x' * 300000)|trim('y' * 100000) }}",
+    "{{ ('x' * 300000).strip('y' * 100000) }}",
+    "{% set a = range(1000)|list * 400 %}{{ a[1:] " + "or a[1:] == 1 " * 100 + "}}",
+    "{% set a = range(1000)|list * 400 %}" + "{% if -1 in a %}{% endif %}" * 2000,
     "{{ ''.__class__.__mro__ }}",
     "{{ namespace.__init__.__globals__ }}",
     "{{ m.__class__ }}",

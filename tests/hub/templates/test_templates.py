@@ -14,6 +14,8 @@ from allim.base.errors import InvalidRequest
 from allim.channels.channel import Channel
 from allim.database.pool import Database
 from allim.hub.service import Hub
+from allim.hub.templates.naming import Named
+from allim.hub.templates.shelf import TemplateShelf
 from tests.hub.conftest import NOTIFICATION, Answer, Api, Start, count
 
 MAIL = {
@@ -392,3 +394,63 @@ async def test_html_without_its_library_says_what_to_install(
     answer = await api.post("/templates", json=MAIL)
     assert problems(answer) == [("/html", "not_configured")]
     assert "allim[email]" in answer.json["errors"][0]["message"]
+
+
+async def test_a_repeat_gets_the_first_answer_though_its_template_is_gone(
+    api: Api, database: Database, channels: Mapping[str, Channel]
+) -> None:
+    await stored(api, **MAIL)
+    body = asking(to_kim(template_code="ORDER_DONE"))
+    first = await api.create(body, **{"Idempotency-Key": "k"})
+    await api.call("DELETE", "/templates/ORDER_DONE")
+
+    again = await api.create(body, **{"Idempotency-Key": "k"})
+
+    assert (again.status, again.json) == (202, first.json)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    other = await api.create({**body, "title": "another"}, **{"Idempotency-Key": "k"})
+    assert problems(other) == [("/deliveries/0/template_code", "unknown_template")]
+    assert problems(await api.create(body, **{"Idempotency-Key": "l"}))
+    items = [{**body, "idempotency_key": key} for key in ("k", "l")]
+    bulk = await api.post("/notifications/bulk", json={"notifications": items})
+    found, refused = bulk.json["results"]
+    assert (found["replayed"], found["notification"]["id"]) == (True, first.json["id"])
+    assert refused["status"] == 422
+    async with database.transaction() as tx:
+        told = await Hub(channels).notify(tx, **body, idempotency_key="k")
+    assert (str(told.id), told.replayed) == (first.json["id"], True)
+    assert await count(database, "notification") == 1
+
+
+async def test_what_templates_make_for_all_recipients_is_bounded(api: Api) -> None:
+    large = "{% for i in range(90) %}" + "x" * 1000 + "{% endfor %}"
+    await stored(api, code="LARGE", channel="EMAIL", subject="s", body=large)
+    people = [f"p{at}@example.com" for at in range(1000)]
+    mail = {"channel": "EMAIL", "recipients": people}
+    for delivery in (
+        {**mail, "template_code": "LARGE"},
+        {**mail, "fallback": [to_kim(template_code="LARGE")]},
+    ):
+        answer = await api.create(asking(delivery))
+        assert problems(answer) == [("/deliveries/0/recipients", "too_large")]
+    steps = {"then": [to_kim(template_code="LARGE")] * 9}
+    many = asking(*({**to_kim(), **steps} for _ in range(100)))
+    assert {code for _, code in problems(await api.create(many))} == {"template_failed"}
+
+
+async def test_a_template_that_makes_room_while_it_is_looked_up_is_used_all_the_same(
+    api: Api, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stored(api, **MAIL)
+    await stored(api, **{**MAIL, "code": "OTHER", "subject": "another"})
+    monkeypatch.setattr("allim.hub.templates.shelf.COMPILED", 1)
+    shelf = TemplateShelf()
+    done, other = ((None, Named("EMAIL", code, None, None)) for code in ("ORDER_DONE", "OTHER"))
+    await shelf.find(database, {done})
+    asked = shelf.look_up({done})
+    ask = next(asked)
+    await shelf.find(database, {other})
+    rows = await database.fetch(ask.statement, {"batch": ask.batch})
+    with pytest.raises(StopIteration) as found:
+        asked.send(rows)
+    assert found.value.value[done].version == 1

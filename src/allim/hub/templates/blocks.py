@@ -16,6 +16,7 @@ from jinja2.runtime import Undefined
 from pydantic_core import from_json, to_json
 
 from allim.hub.templates.budget import Budget, json_of, text_of
+from allim.hub.templates.filters import counted
 from allim.hub.templates.sandbox import (
     BadTemplate,
     RenderingFailed,
@@ -76,7 +77,7 @@ class BlocksSandbox(Sandbox):
 
     def __init__(self, **more: Any) -> None:
         super().__init__(**more)
-        self.filters["tojson"] = _as_json
+        self.filters["tojson"] = counted(_as_json)
 
     @staticmethod
     def own(text: str) -> str:

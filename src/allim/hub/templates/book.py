@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, LiteralString
 
 from allim.base.errors import Conflict, FieldProblem, InvalidRequest, NotFound
@@ -41,7 +42,8 @@ class TemplateBook:
         Raises InvalidRequest with every problem of its texts.
         """
         parts = parts_of(request)
-        _check(request)
+        # In a thread: a large template is compiled for a second.
+        await asyncio.to_thread(_check, request)
         digest = parts.digest(request.channel)
         key = {
             "tenant": tenant,
@@ -162,17 +164,16 @@ class TemplateBook:
         found = (await self._shelf.find(self._database, {(tenant, named)}))[tenant, named]
         if isinstance(found, NotStored):
             raise _not_found(code)
-        rendered = found.render(
-            Occasion(
-                source=request.source,
-                type=request.type,
-                title=request.title,
-                message=request.message,
-                recipient=request.recipient,
-                data=request.data,
-                payload=request.payload,
-            )
+        occasion = Occasion(
+            source=request.source,
+            type=request.type,
+            title=request.title,
+            message=request.message,
+            recipient=request.recipient,
+            data=request.data,
+            payload=request.payload,
         )
+        rendered = await asyncio.to_thread(found.render, occasion)
         if isinstance(rendered, list):
             raise InvalidRequest(rendered)
         title = request.title if rendered.title is None else rendered.title

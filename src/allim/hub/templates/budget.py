@@ -13,11 +13,17 @@ STEPS = 20_000
 """Turns of loops, and calls, of one rendering."""
 SIZE = 400_000
 """Characters that one rendering writes, counting what it captures."""
+MADE = 8_000_000
+"""Characters and items of all that its filters and methods make on the way."""
 CPU_SECONDS = 0.25
 RANGE = 1000
 WEIGHT = 500_000
 """Characters and items of one value, however often the same part stands in it."""
 INTEGER_BITS = 256
+STRIPPED = 100
+"""Characters that may be stripped off a text's ends: each of the text's is looked for in them."""
+BUDGET = "\0budget"
+"""Where a rendering's context holds its budget: no name of a template's own."""
 
 
 class TooCostly(SecurityError):
@@ -30,6 +36,7 @@ class Budget:
     def __init__(self) -> None:
         self._steps = STEPS
         self._size = SIZE
+        self._made = MADE
         self._ends_at = time.thread_time() + CPU_SECONDS
 
     def step(self, weight: int = 0) -> None:
@@ -47,6 +54,12 @@ class Budget:
         if self._size < 0:
             raise TooCostly(f"writes more than {SIZE} characters")
 
+    def make(self, size: int) -> None:
+        """What a filter or a method has made."""
+        self._made -= size
+        if self._made < 0:
+            raise TooCostly(f"makes more than {MADE} characters and items")
+
 
 def bits(value: Any) -> int:
     return value.bit_length() if isinstance(value, int) else 0
@@ -57,6 +70,11 @@ def check_product(left: Any, right: Any) -> None:
         weigh(left, max(right, 0))
     if bits(left) + bits(right) > INTEGER_BITS:
         raise TooCostly("makes too large a number")
+
+
+def check_strip(characters: Any) -> None:
+    if isinstance(characters, str) and len(characters) > STRIPPED:
+        raise TooCostly(f"strips {STRIPPED} characters at most")
 
 
 def weigh(value: Any, times: int = 1) -> None:

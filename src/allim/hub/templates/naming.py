@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,7 +54,53 @@ class NotStored:
 
 Wanted = tuple[int | None, Named]
 """A tenant, and what it asks for."""
-Templates = Mapping[Wanted, "StoredTemplate | NotStored"]
+
+CPU_SECONDS = 20.0
+WRITTEN = 32 * 1024 * 1024
+
+
+class TooMuch(Exception):
+    """A request whose templates take too long in all, or make too much."""
+
+
+class Templates(Mapping[Wanted, "StoredTemplate | NotStored"]):
+    """What was found for one request, and what rendering may cost it in all.
+
+    One template has its own limits, but a request may name it for a thousand recipients.
+    """
+
+    def __init__(self, found: Mapping[Wanted, StoredTemplate | NotStored]) -> None:
+        self._found = found
+        self._seconds = CPU_SECONDS
+        self._size = WRITTEN
+
+    def __getitem__(self, wanted: Wanted) -> StoredTemplate | NotStored:
+        """What was found."""
+        return self._found[wanted]
+
+    def __iter__(self) -> Iterator[Wanted]:
+        """All that was asked for."""
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        """How many were asked for."""
+        return len(self._found)
+
+    @contextmanager
+    def spending(self) -> Iterator[None]:
+        """Render within this. Raises TooMuch where nothing is left, before anything is done."""
+        if self._seconds < 0 or self._size < 0:
+            raise TooMuch(
+                f"takes more than {CPU_SECONDS:g} s or makes more than {WRITTEN} bytes for all"
+                " deliveries of the request"
+            )
+        began = time.thread_time()
+        yield
+        self._seconds -= time.thread_time() - began
+
+    def made(self, size: int) -> None:
+        """So much was made."""
+        self._size -= size
 
 
 def wanted_by(request: NotificationRequest, tenant: int | None) -> set[Wanted]:

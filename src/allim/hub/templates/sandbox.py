@@ -8,7 +8,7 @@ slips through: a template that is too costly fails, and nobody waits for it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,16 +20,15 @@ from jinja2 import (
     TemplateSyntaxError,
     UndefinedError,
     meta,
-    nodes,
     pass_context,
 )
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.visitor import NodeTransformer
-from markupsafe import Markup, escape
 
+from allim.hub.templates.bounding import bounded, weights_of
 from allim.hub.templates.budget import (
+    BUDGET,
     INTEGER_BITS,
     RANGE,
     SIZE,
@@ -37,34 +36,22 @@ from allim.hub.templates.budget import (
     TooCostly,
     bits,
     check_product,
-    json_of,
+    check_strip,
     text_of,
     weigh,
 )
+from allim.hub.templates.filters import filters
 from allim.hub.templates.missing import noting, path_of
 
-_BUDGET = "\0budget"
-_FILTERS = frozenset({
-    "abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float",
-    "groupby", "int", "items", "last", "length", "list", "lower", "map", "max", "min", "reject",
-    "rejectattr", "reverse", "round", "safe", "select", "selectattr", "sort", "string", "sum",
-    "title", "trim", "truncate", "unique", "upper", "urlencode", "wordcount",
-})  # fmt: skip
 _GLOBALS = frozenset({"dict", "namespace"})
 _TEXT_METHODS = frozenset({
     "capitalize", "casefold", "count", "endswith", "find", "isalnum", "isalpha", "isdigit",
     "islower", "isupper", "lower", "lstrip", "removeprefix", "removesuffix", "rstrip", "split",
     "splitlines", "startswith", "strip", "title", "upper",
 })  # fmt: skip
+_STRIPS = frozenset({"lstrip", "rstrip", "strip"})
 _MAPPING_METHODS = frozenset({"get", "items", "keys", "values"})
 _SEQUENCE_METHODS = frozenset({"count", "index"})
-_REFUSED = {
-    nodes.Extends: "extends",
-    nodes.Include: "include",
-    nodes.Import: "import",
-    nodes.FromImport: "from … import",
-    nodes.Block: "block",
-}
 
 
 class BadTemplate(Exception):
@@ -97,17 +84,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             keep_trailing_newline=False,
             cache_size=0,
         )
-        self.filters = {name: self.filters[name] for name in _FILTERS}
-        self.filters.update(
-            join=_join,
-            replace=_replace,
-            string=text_of,
-            tojson=json_of,
-            budgeted=_budgeted,
-            concatenated=_concat,
-            weighed=_weighed,
-            own=self.own,
-        )
+        self.filters = {**filters(), "own": self.own}
         kept: dict[str, Any] = {name: self.globals[name] for name in _GLOBALS}
         self.globals.clear()
         self.globals.update(kept, range=_range)
@@ -149,17 +126,22 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         """Count a call, and all that its macro may write."""
-        budget: Budget = __context.parent[_BUDGET]
+        budget: Budget = __context.parent[BUDGET]
         weight = 0
         if isinstance(__obj, Macro):
             weight = __context.parent[_WEIGHTS].get(__obj.name, 0)
         budget.step(weight)
         weigh([*args, *kwargs.values()])
-        return super().call(__context, __obj, *args, **kwargs)
+        if getattr(__obj, "__name__", "") in _STRIPS:
+            check_strip(args[0] if args else None)
+        made = super().call(__context, __obj, *args, **kwargs)
+        if isinstance(made, str | list):
+            budget.make(len(made))
+        return made
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """The operators by which little becomes much."""
-        context.parent[_BUDGET].step()
+        context.parent[BUDGET].step()
         if operator == "%" and isinstance(left, str):
             raise SecurityError("% does not format text here; write the value beside the text")
         if operator == "*":
@@ -191,11 +173,11 @@ class Source:
         try:
             tree = environment.parse(text)
             variables = meta.find_undeclared_variables(tree) - set(environment.globals)
-            weights = _weights(tree)
-            template = environment.from_string(_bounded(tree))
+            weights = weights_of(tree)
+            template = environment.from_string(bounded(tree))
         except TemplateSyntaxError as error:
             raise BadTemplate(f"line {error.lineno}: {error.message}") from None
-        except (TemplateError, RecursionError, ValueError, SyntaxError) as error:
+        except (TemplateError, RecursionError, MemoryError, ValueError, SyntaxError) as error:
             raise BadTemplate(str(error) or type(error).__name__) from None
         return cls(text, environment, template, weights, frozenset(variables))
 
@@ -216,7 +198,7 @@ class Source:
             raise RenderingFailed(f"{type(error).__name__}: {error}") from None
 
     def _render(self, values: Mapping[str, Any], budget: Budget) -> str:
-        context = {**values, _BUDGET: budget, _WEIGHTS: self.weights}
+        context = {**values, BUDGET: budget, _WEIGHTS: self.weights}
         parts: list[str] = []
         size = 0
         for part in self.template.root_render_func(self.template.new_context(context)):
@@ -249,133 +231,11 @@ def html_sandbox() -> Sandbox:
     return Sandbox(escapes=True)
 
 
-def _weights(tree: nodes.Template) -> Mapping[str, int]:
-    weights: dict[str, int] = {"caller": _weight(tree)}
-    for macro in tree.find_all(nodes.Macro):
-        weights[macro.name] = max(_weight(macro), weights.get(macro.name, 0))
-    return weights
-
-
-def _weight(node: nodes.Node) -> int:
-    return sum(len(text.data) for text in node.find_all(nodes.TemplateData))
-
-
-def _bounded(tree: nodes.Template) -> nodes.Template:
-    for kind, word in _REFUSED.items():
-        for found in tree.find_all(kind):
-            raise TemplateSyntaxError(f"«{word}» cannot be used here", found.lineno)
-    bounded: nodes.Template = _Bounding().visit(tree)
-    bounded.set_environment(tree.environment)  # type: ignore[arg-type]
-    return bounded
-
-
-class _Bounding(NodeTransformer):
-    """Puts counters into loops, and checks where texts are joined."""
-
-    def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802
-        """Every turn is a step."""
-        if node.recursive:
-            raise TemplateSyntaxError("«recursive» loops cannot be used here", node.lineno)
-        weight = nodes.Const(_weight(node), lineno=node.lineno)
-        self.generic_visit(node)
-        node.iter = _filter(node.iter, "budgeted", [weight])
-        return node
-
-    def visit_CondExpr(self, node: nodes.CondExpr) -> nodes.CondExpr:  # noqa: N802
-        """`a if b` without an `else` is nothing, not something undefined."""
-        if node.expr2 is None:
-            node.expr2 = nodes.Const("", lineno=node.lineno)
-        self.generic_visit(node)
-        return node
-
-    def visit_Output(self, node: nodes.Output) -> nodes.Output:  # noqa: N802
-        """`{{ "," if not loop.last }}`: the comma is the template's own."""
-        self.generic_visit(node)
-        node.nodes = [_owned(child) for child in node.nodes]
-        return node
-
-    def visit_List(self, node: nodes.List) -> nodes.Filter:  # noqa: N802
-        """`[x, x]` holds x twice."""
-        self.generic_visit(node)
-        return _filter(node, "weighed", [])
-
-    def visit_Dict(self, node: nodes.Dict) -> nodes.Filter:  # noqa: N802
-        """The same of `{"a": x, "b": x}`."""
-        self.generic_visit(node)
-        return _filter(node, "weighed", [])
-
-    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Expr:  # noqa: N802
-        """The same of `(x, x)`, where it is no list of names."""
-        self.generic_visit(node)
-        return _filter(node, "weighed", []) if node.ctx == "load" else node
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:  # noqa: N802
-        """`a ~ b` makes a text as long as both."""
-        self.generic_visit(node)
-        return _filter(nodes.List(node.nodes, lineno=node.lineno), "concatenated", [])
-
-
-def _owned(node: nodes.Expr) -> nodes.Expr:
-    if isinstance(node, nodes.Const) and isinstance(node.value, str):
-        return _filter(node, "own", [])
-    if isinstance(node, nodes.CondExpr) and node.expr2 is not None:
-        node.expr1, node.expr2 = _owned(node.expr1), _owned(node.expr2)
-    return node
-
-
-def _filter(node: nodes.Node, name: str, arguments: list[nodes.Expr]) -> nodes.Filter:
-    return nodes.Filter(node, name, arguments, [], None, None, lineno=node.lineno)
-
-
 @pass_context
 def _finish(context: Context, value: Any) -> Any:
     environment = context.environment
     assert isinstance(environment, Sandbox)
-    return environment.finish(context.parent[_BUDGET], value)
-
-
-@pass_context
-def _budgeted(context: Context, value: Any, weight: int) -> Iterator[Any]:
-    # Not a generator itself: what cannot be gone through must fail here, and not in a loop's
-    # `else`.
-    return _counted(iter(value), context.parent[_BUDGET], weight)
-
-
-def _counted(values: Iterator[Any], budget: Budget, weight: int) -> Iterator[Any]:
-    for value in values:
-        budget.step(weight)
-        yield value
-
-
-@pass_context
-def _concat(context: Context, values: list[Any]) -> str:
-    texts = [text_of(value) for value in values]
-    context.parent[_BUDGET].write(sum(map(len, texts)))
-    if any(isinstance(text, Markup) for text in texts):
-        return Markup("").join(texts)
-    return "".join(texts)
-
-
-@pass_context
-def _join(
-    context: Context, values: Iterable[Any], d: str = "", attribute: str | None = None
-) -> str:
-    """Joins a list; the entries' `attribute` where it is given."""
-    found = list(values)
-    if attribute is not None:
-        found = [context.environment.getitem(value, attribute) for value in found]
-    texts = [text_of(value) for value in found]
-    context.parent[_BUDGET].write(sum(map(len, texts)) + len(text_of(d)) * len(texts))
-    if context.eval_ctx.autoescape:
-        return escape(d).join(texts)
-    return str(d).join(texts)
-
-
-@pass_context
-def _replace(context: Context, value: Any, old: str, new: str) -> str:
-    text, old, new = str(text_of(value)), str(text_of(old)), str(text_of(new))
-    context.parent[_BUDGET].write(len(text) + text.count(old) * len(new))
-    return text.replace(old, new)
+    return environment.finish(context.parent[BUDGET], value)
 
 
 def _range(*bounds: int) -> range:
@@ -383,8 +243,3 @@ def _range(*bounds: int) -> range:
     if len(found) > RANGE:
         raise TooCostly(f"range() goes to {RANGE} at most")
     return found
-
-
-def _weighed(value: Any) -> Any:
-    weigh(value)
-    return value

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
@@ -33,20 +34,24 @@ class TemplateShelf:
     def look_up(self, wanted: Collection[Wanted]) -> Conversation[Templates]:
         """Find templates, in one question; in none where nothing is wanted."""
         if not wanted:
-            return {}
-        asked = list(wanted)
-        rows = yield self._ask(asked)
-        return self._found(asked, rows)
+            return Templates({})
+        asked, known = list(wanted), dict(self._compiled)
+        rows = yield self._ask(asked, known)
+        return self._found(asked, rows, known)
 
     async def find(self, database: Database, wanted: Collection[Wanted]) -> Templates:
         """The same over a database of ours. Raises DatabaseUnavailable."""
         if not wanted:
-            return {}
-        asked = list(wanted)
-        ask = self._ask(asked)
-        return self._found(asked, await database.fetch(ask.statement, {"batch": ask.batch}))
+            return Templates({})
+        asked, known = list(wanted), dict(self._compiled)
+        ask = self._ask(asked, known)
+        rows = await database.fetch(ask.statement, {"batch": ask.batch})
+        if all(row[4] is None for row in rows):
+            return self._found(asked, rows, known)
+        # In a thread: a large template is compiled for a second.
+        return await asyncio.to_thread(self._found, asked, rows, known)
 
-    def _ask(self, asked: list[Wanted]) -> Ask:
+    def _ask(self, asked: list[Wanted], known: Collection[str]) -> Ask:
         batch = {
             "wanted": [
                 {
@@ -59,11 +64,11 @@ class TemplateShelf:
                 }
                 for place, (tenant, named) in enumerate(asked)
             ],
-            "known": list(self._compiled),
+            "known": list(known),
         }
         return Ask(SQL["find_templates"], to_json(batch).decode())
 
-    def _found(self, asked: list[Wanted], rows: Rows) -> Templates:
+    def _found(self, asked: list[Wanted], rows: Rows, known: Mapping[str, Compiled]) -> Templates:
         found: dict[Wanted, StoredTemplate | NotStored] = {}
         texts = {row[3]: row[4] for row in rows if row[4] is not None}
         for place, language, version, digest, _, languages in rows:
@@ -74,11 +79,12 @@ class TemplateShelf:
             from allim.hub.templates.rendering import StoredTemplate
 
             named = wanted[1]
-            compiled = self._compile(named.channel, digest, texts.get(digest))
+            # What was known when we asked may have had to make room since.
+            compiled = known.get(digest) or self._compile(named.channel, digest, texts[digest])
             found[wanted] = StoredTemplate(
                 named.code or "", named.channel, language, version, compiled
             )
-        return found
+        return Templates(found)
 
     def _compile(self, channel: str, digest: str, text: Any) -> Compiled:
         from allim.hub.templates.rendering import Compiled, Parts
