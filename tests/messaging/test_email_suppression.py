@@ -40,10 +40,13 @@ class Mailing:
         self.channel: Channel
         self.run_pass: Any
 
-    async def send(self, recipient: str = KIM, **more: Any) -> dict[str, Any]:
+    async def send(
+        self, recipient: str = KIM, *, tenant_id: int | None = None, **more: Any
+    ) -> dict[str, Any]:
         """Post a mail and let the relay do what is due; the delivery as it is shown then."""
         delivery = {"channel": EMAIL, "recipient": recipient, **more}
         body = {"source": "shop", "type": "NEWS", "message": "hi", "deliveries": [delivery]}
+        body |= {"tenant_id": tenant_id} if tenant_id else {}
         created = await self.api.create(body)
         assert created.status == 202, created.body
         await self.run_pass()
@@ -197,6 +200,18 @@ async def test_what_providers_report_is_noted_and_learnt_once(mailing: Mailing) 
     assert (shown["status"], shown["receipt_status"]) == ("SUCCESS", "FAILED")
 
 
+async def test_a_bounce_counts_whatever_else_is_said_of_the_mail(mailing: Mailing) -> None:
+    delivery = await mailing.send()
+    ours = str(mailing.smtp.mails[0].message["Message-ID"])
+    guessed = ours.replace(ours.split(".")[2].split("@")[0], "0190163d-8694-739b-aea5-966c26f8ad91")
+    out = {"type": "unsubscribe", "message_id": ours, "list": "news"}
+    full = {"type": "bounce", "message_id": ours, "status": "5.2.2"}
+    arrived = {"type": "delivered", "message_id": guessed}
+    await mailing.report(arrived, out, full)
+    shown = (await mailing.api.get(f"/deliveries/{delivery['id']}")).json
+    assert shown["receipt_status"] == "FAILED"
+
+
 async def test_reports_need_the_secret_and_their_shape(mailing: Mailing) -> None:
     event = {"type": "bounce", "recipient": KIM, "permanent": True}
     assert (await mailing.report(event, key="wrong")).json["code"] == "wrong_secret"
@@ -254,6 +269,20 @@ async def test_a_bounce_mail_is_believed_only_about_a_mail_of_ours(mailing: Mail
     (entry,) = await mailing.suppressed()
     assert (entry["recipient"], entry["reason"]) == (KIM, "hard_bounce")
     assert entry["detail"] == "5.1.1 550 5.1.1 <kim@example.com> unknown"
+
+
+async def test_a_bounce_mail_of_one_tenant_speaks_for_that_tenant_only(mailing: Mailing) -> None:
+    # Who sends a mail knows its Message-ID, and can write a bounce of it to the bounce mailbox.
+    await mailing.database.fetch("INSERT INTO tenant (id, name) VALUES (7, 'a') RETURNING id")
+    await mailing.send(tenant_id=7)
+    ours = str(mailing.smtp.mails[0].message["Message-ID"])
+    headers = {"X-Allim-Secret": KEY, "Content-Type": "message/rfc822"}
+    await mailing.api.post("/receipts/email", data=a_bounce_mail(ours), headers=headers)
+
+    (entry,) = await mailing.suppressed()
+    assert (entry["recipient"], entry["tenant_id"]) == (KIM, 7)
+    assert (await mailing.send())["status"] == "SUCCESS"
+    assert (await mailing.send(tenant_id=7))["status"] == "SKIPPED"
 
 
 def test_a_complaint_mail_is_read() -> None:

@@ -49,11 +49,12 @@ class EmailReceipts:
             if channel.recipient_kind is RecipientKind.EMAIL
         ]
 
-    async def take(self, reports: Sequence[EmailReport]) -> Taken:
+    async def take(self, reports: Sequence[EmailReport], *, by_mail: bool = False) -> Taken:
         """Note reports and learn from them, in one transaction; the same again changes nothing.
 
-        Who is gone is so for every tenant. Who complained is not written to by the tenant that it
-        was about: by none where the delivery is not known.
+        Who is gone is so for every tenant; but `by_mail` anybody may report, a tenant too who
+        knows the Message-ID of its own mail, so that holds for its tenant only. Who complained is
+        not written to by the tenant that it was about: by none where the delivery is not known.
         """
         if not reports:
             return Taken(0, 0, 0)
@@ -64,7 +65,7 @@ class EmailReceipts:
             learnt = [
                 learnt
                 for report, delivery in zip(reports, deliveries, strict=True)
-                if (learnt := _learnt(report, delivery)) is not None
+                if (learnt := _learnt(report, delivery, by_mail=by_mail)) is not None
             ]
             added = await learn(tx, SuppressedKind.EMAIL, learnt)
         return Taken(len(reports), sum(1 for each in deliveries if each), added)
@@ -95,7 +96,7 @@ class _Found:
     tenant_id: int | None
 
 
-def _learnt(report: EmailReport, delivery: _Found | None) -> Learnt | None:
+def _learnt(report: EmailReport, delivery: _Found | None, *, by_mail: bool) -> Learnt | None:
     recipient = report.recipient or (delivery.recipient if delivery else None)
     if recipient is None:
         return None
@@ -103,7 +104,8 @@ def _learnt(report: EmailReport, delivery: _Found | None) -> Learnt | None:
     tenant = delivery.tenant_id if delivery else None
     if report.is_hard_bounce:
         words = " ".join(part for part in (report.status, report.detail) if part)
-        return Learnt(recipient, HARD_BOUNCE, words or None, identity)
+        whose = tenant if by_mail else None
+        return Learnt(recipient, HARD_BOUNCE, words or None, identity, whose)
     if report.type is ReportKind.COMPLAINT:
         return Learnt(recipient, COMPLAINT, report.detail, identity, tenant)
     if report.type is ReportKind.UNSUBSCRIBE and report.list:
