@@ -30,7 +30,7 @@ from allim.hub.model import (
 BULK_LIMIT = 16 * 1024 * 1024
 """Bytes of a bulk request's body."""
 _AT_A_TIME = 250
-"""Notifications that are checked before others have a turn; what is checked is being stored."""
+"""Deliveries that are checked before others have a turn; what is checked is being stored."""
 
 Judged = Prepared | RequestError
 
@@ -51,16 +51,23 @@ class BulkCreation:
         """
         items = _read(body)
         stored: list[asyncio.Future[Created] | AllimError] = []
-        deliveries = 0
+        deliveries = turn = 0
         try:
-            for at, item in enumerate(items):
+            for item in items:
+                if deliveries > DELIVERIES_PER_BULK:
+                    stored.append(_too_many())
+                    continue
                 judged = self._judged(item, tenant, traceparent)
+                checked = _AT_A_TIME  # Or fewer, but nobody counts what is refused.
                 if isinstance(judged, Prepared):
-                    deliveries += len(judged.entries)
+                    checked = len(judged.entries)
+                    deliveries += checked
                     if deliveries > DELIVERIES_PER_BULK:
                         judged = _too_many()
                 stored.append(self._submitted(judged))
-                if at % _AT_A_TIME == _AT_A_TIME - 1:
+                turn += checked
+                if turn >= _AT_A_TIME:
+                    turn = 0
                     await asyncio.sleep(0)
             return [await _end(each) for each in stored]
         finally:

@@ -8,7 +8,7 @@ the child's turn comes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -24,7 +24,13 @@ from allim.hub.model import (
     DeliveryRequest,
     NotificationRequest,
 )
-from allim.hub.recipients import for_one, unfit_for_many
+from allim.hub.recipients import (
+    PROBLEMS_OF_A_LIST,
+    WRITTEN_OUT_LIMIT,
+    for_one,
+    unfit_for_many,
+    written_out,
+)
 
 RECIPIENT_BYTES = 2048
 """Recipients are indexed, and an index entry must fit a third of a page."""
@@ -51,17 +57,17 @@ def resolve(request: NotificationRequest, channels: Mapping[str, Channel]) -> Se
 
     Raises InvalidRequest with every problem of every delivery, each with its place.
     """
+    _refuse_too_many(request.deliveries)
     resolution = _Resolution(request, channels)
     entries: list[Entry] = []
+    single: list[tuple[str, Entry]] = []
     for position, delivery in enumerate(request.deliveries):
         place = f"/deliveries/{position}"
         if delivery.recipients is None:
             entries.append(resolution.entry(delivery, None, place))
+            single.append((place, entries[-1]))
         else:
             entries.extend(resolution.entries(delivery, delivery.recipients, place))
-    if len(entries) > RECIPIENTS_PER_NOTIFICATION:
-        words = f"are more than {RECIPIENTS_PER_NOTIFICATION} with all their recipients"
-        resolution.problems.append(FieldProblem("/deliveries", "too_many_deliveries", words))
     for position, delivery in enumerate(request.deliveries):
         if (delivery.then or delivery.fallback) and _size(delivery) > DELIVERIES_PER_BRANCH:
             resolution.problems.append(
@@ -71,10 +77,17 @@ def resolve(request: NotificationRequest, channels: Mapping[str, Channel]) -> Se
                     f"has more than {DELIVERIES_PER_BRANCH} deliveries, counting all its steps",
                 )
             )
-    resolution.refuse_repeated_row_keys(entries)
+    resolution.refuse_repeated_row_keys(single)
     if resolution.problems:
         raise InvalidRequest(resolution.problems)
     return entries
+
+
+def _refuse_too_many(deliveries: Sequence[DeliveryRequest]) -> None:
+    """Before anything is written out: what will be refused must not cost that much."""
+    if sum(len(each.recipients or (each,)) for each in deliveries) > RECIPIENTS_PER_NOTIFICATION:
+        words = f"are more than {RECIPIENTS_PER_NOTIFICATION} with all their recipients"
+        raise InvalidRequest([FieldProblem("/deliveries", "too_many_deliveries", words)])
 
 
 def canonical_hash(request: NotificationRequest) -> bytes:
@@ -119,6 +132,7 @@ class _Resolution:
         self._request = request
         self._channels = channels
         self._row_keys = 0
+        self._written_out = 0
         self.problems: list[FieldProblem] = []
 
     def entries(
@@ -131,6 +145,11 @@ class _Resolution:
         if unfit := unfit_for_many(delivery, recipients):
             self.problems.append(replace(unfit, place=f"{place}/{unfit.place}"))
             return []
+        self._written_out += written_out(delivery, recipients)
+        if self._written_out > WRITTEN_OUT_LIMIT:
+            words = f"make more than {WRITTEN_OUT_LIMIT} bytes of the notification"
+            self._problem(f"{place}/recipients", "too_large", words)
+            return []
         before = len(self.problems)
         entry = self.entry(for_one(delivery, recipients[0]), None, place)
         if self.problems[before:]:
@@ -140,8 +159,11 @@ class _Resolution:
         written, channel = [entry], self._channels[delivery.channel]
         alike = not (delivery.then or delivery.fallback or _fills_in(type(channel)))
         draft = self._draft(self._complete(delivery, channel, None))
+        first = before
         for at, recipient in enumerate(recipients[1:], 1):
             before = len(self.problems)
+            if before - first > PROBLEMS_OF_A_LIST:
+                break
             if alike:
                 self._check_recipient(recipient, place)
                 for problem in channel.check(replace(draft, recipient=recipient)):
@@ -191,12 +213,15 @@ class _Resolution:
             entry["fallback"] = self._steps(delivery.fallback, own, f"{place}/fallback")
         return entry
 
-    def refuse_repeated_row_keys(self, entries: Sequence[Entry]) -> None:
-        """One request that names a row key twice in a channel could never keep it unique."""
+    def refuse_repeated_row_keys(self, single: Sequence[tuple[str, Entry]]) -> None:
+        """One request that names a row key twice in a channel could never keep it unique.
+
+        `single` are the entries that are not of a list, with their places: a list has no row keys.
+        """
         if self._row_keys < 2:
             return
         seen: dict[tuple[str, str], str] = {}
-        for place, entry in _walk(entries, "/deliveries"):
+        for place, entry in _walk(single):
             if (row_key := entry.get("row_key")) is None:
                 continue
             first = seen.setdefault((entry["channel"], row_key), place)
@@ -294,13 +319,12 @@ def _size(delivery: DeliveryRequest) -> int:
     return 1 + sum(_size(step) for step in (*delivery.then, *delivery.fallback))
 
 
-def _walk(entries: Sequence[Entry], place: str) -> Iterator[tuple[str, Entry]]:
-    for at, entry in enumerate(entries):
-        here = f"{place}/{at}"
-        yield here, entry
+def _walk(placed: Iterable[tuple[str, Entry]]) -> Iterator[tuple[str, Entry]]:
+    for place, entry in placed:
+        yield place, entry
         for name in ("then", "fallback"):
-            if steps := entry.get(name):
-                yield from _walk(steps, f"{here}/{name}")
+            steps: Sequence[Entry] = entry.get(name, ())
+            yield from _walk((f"{place}/{name}/{at}", step) for at, step in enumerate(steps))
 
 
 def _first(own: Any, inherited: Any) -> Any:
