@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from pydantic import SecretStr
 from pydantic_core import from_json
@@ -14,6 +15,8 @@ from allim.channels.channel import HttpAnswer
 from allim.relay.outcomes import Outcome
 
 SHOWN_ERROR = 500
+SHORTEST_SECRET = 8
+"""Characters; shorter parts of a URL are words of answers too."""
 
 
 def require_url(url: str) -> None:
@@ -37,6 +40,30 @@ def target_of(url: str) -> str:
     except ValueError:
         host = None
     return f"{host or 'invalid'}#{hashlib.sha256(url.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+def without_secret(text: str, secret: str) -> str:
+    """The text without a secret; of a URL, without any part that may be one.
+
+    An error page repeats the path that was asked for, not the whole URL.
+    """
+    for part in _telling_parts(secret):
+        text = text.replace(part, "[secret]")
+    return text
+
+
+@lru_cache(maxsize=4096)
+def _telling_parts(secret: str) -> tuple[str, ...]:
+    """What of a secret must not be seen, the longest first."""
+    parts = {secret}
+    if "://" in secret:
+        url = urlsplit(secret)
+        values = [value for _, value in parse_qsl(url.query)]
+        behind = f"{url.path}?{url.query}" if url.query else url.path
+        more = [behind, url.path, url.path.rpartition("/")[2], *values]
+        parts.update(part for each in more for part in (each, unquote(each), quote(each, safe="")))
+    told = (part for part in parts if len(part) >= SHORTEST_SECRET or part == secret)
+    return tuple(sorted(told, key=len, reverse=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ TITLE_LIMIT = 256
 LINES_LIMIT = 60
 
 _FAILED = re.compile(r"error|fail|exceed|<html|<!doctype", re.IGNORECASE)
-_TEAMS_STATUS = re.compile(r"HTTP error (\d{3})")
+_TEAMS_STATUS = re.compile(r"HTTP error ([45]\d{2})\b")
 
 
 class TeamsSettings(SettingsGroup):
