@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from pydantic import SecretStr
+from pydantic import AfterValidator, SecretStr
 from pydantic_core import from_json
 from yarl import URL
 
@@ -22,14 +23,17 @@ SHORTEST_SECRET = 8
 def require_url(url: str) -> None:
     """Raise ValueError for what is no URL of a webhook."""
     if not url.startswith(("https://", "http://")):
-        raise ValueError("a webhook's URL must begin with https:// or http://")
+        raise ValueError("must begin with https:// or http://")
 
 
-def checked_url(url: SecretStr | None) -> SecretStr | None:
-    """The same setting; ValueError where it is no URL of a webhook."""
+def _checked_url(url: SecretStr | None) -> SecretStr | None:
     if url is not None:
         require_url(url.get_secret_value())
     return url
+
+
+WebhookUrl = Annotated[SecretStr | None, AfterValidator(_checked_url)]
+"""A setting: the URL of a webhook."""
 
 
 @lru_cache(maxsize=4096)
