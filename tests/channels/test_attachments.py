@@ -145,7 +145,7 @@ async def test_no_path_leads_out_of_the_folder(tmp_path: Path) -> None:
             assert rig.problems([{"path": path}]) == ["/payload/attachments/0/path"], path
             refused = await rig.send({"path": path})
             assert (refused.kind, refused.code) == (OutcomeKind.REFUSED, "attachment_invalid")
-        for path in ("link", "loop", "none", "none/none"):
+        for path in ("link", "loop", "none", "none/none", "x" * 300):
             gone = await rig.send({"path": path})
             assert (gone.kind, gone.code) == (OutcomeKind.REFUSED, "attachment_missing"), path
         assert not rig.smtp.mails

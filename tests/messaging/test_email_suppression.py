@@ -181,11 +181,12 @@ async def test_what_providers_report_is_noted_and_learnt_once(mailing: Mailing) 
     angry = {"type": "complaint", "recipient": "Park@example.com"}
     out = {"type": "unsubscribe", "recipient": "choi@example.com", "list": "news"}
     stray = {"type": "bounce", "message_id": "<x@y>", "permanent": True}
+    named = {"type": "bounce", "recipient": "Kim <kim@b.kr>", "permanent": True}
 
-    first = await mailing.report(bounce, soft, full, angry, out, stray)
+    first = await mailing.report(bounce, soft, full, angry, out, stray, named)
     again = await mailing.report(bounce, {"type": "delivered", "message_id": ours})
 
-    assert first.json == {"ok": True, "reports": 6, "matched": 1, "suppressed": 3}
+    assert first.json == {"ok": True, "reports": 7, "matched": 1, "suppressed": 3}
     assert again.json == {"ok": True, "reports": 2, "matched": 2, "suppressed": 0}
     found = {
         (entry["recipient"], entry["reason"], entry["list"], entry["delivery_id"])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from allim.channels.channel import Channel, RecipientKind
+from allim.channels.mail import parse_mailbox
 from allim.channels.unsubscribing import list_name
 from allim.database.pool import Connection, Database
 from allim.database.statements import Statements
@@ -61,7 +62,7 @@ class EmailReceipts:
         sent = [sent_as(report.message_id) for report in reports]
         async with self._database.transaction() as tx:
             found = await self._note(tx, reports, sent)
-            deliveries = [found.get(each.delivery_id) if each else None for each in sent]
+            deliveries = [found.get(each) if each else None for each in sent]
             learnt = [
                 learnt
                 for report, delivery in zip(reports, deliveries, strict=True)
@@ -72,8 +73,8 @@ class EmailReceipts:
 
     async def _note(
         self, tx: Connection, reports: Sequence[EmailReport], sent: Sequence[Sent | None]
-    ) -> Mapping[int, _Found]:
-        """The deliveries that the reports are about, by their id."""
+    ) -> Mapping[Sent, _Found]:
+        """The deliveries that the reports are about."""
         known = [(each, report) for each, report in zip(sent, reports, strict=True) if each]
         if not known:
             return {}
@@ -86,7 +87,10 @@ class EmailReceipts:
                 "channels": self._channels,
             },
         )
-        return {row[0]: _Found(*row) for row in await cursor.fetchall()}
+        return {
+            Sent(identity, notification): _Found(identity, recipient, tenant)
+            for identity, notification, recipient, tenant in await cursor.fetchall()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ class _Found:
 
 def _learnt(report: EmailReport, delivery: _Found | None, *, by_mail: bool) -> Learnt | None:
     recipient = report.recipient or (delivery.recipient if delivery else None)
-    if recipient is None:
+    if recipient is None or not _is_address(recipient):
         return None
     identity = delivery.id if delivery else None
     tenant = delivery.tenant_id if delivery else None
@@ -113,3 +117,12 @@ def _learnt(report: EmailReport, delivery: _Found | None, *, by_mail: bool) -> L
             recipient, UNSUBSCRIBED, report.detail, identity, tenant, list_name(report.list)
         )
     return None
+
+
+def _is_address(recipient: str) -> bool:
+    """A provider may report anything; what is no address would stand on the list in vain."""
+    try:
+        parse_mailbox(recipient.strip())
+    except ValueError:
+        return False
+    return True

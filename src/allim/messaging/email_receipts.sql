@@ -11,7 +11,7 @@ WITH reported AS (
      ORDER BY w.id, w.notification_id, w.receipt DESC NULLS LAST
 ),
 found AS MATERIALIZED (
-    SELECT d.id, d.recipient, d.tenant_id, d.status, d.receipt_status, r.receipt
+    SELECT d.id, d.notification_id, d.recipient, d.tenant_id, d.status, d.receipt_status, r.receipt
       FROM delivery AS d
       JOIN reported AS r ON r.id = d.id AND r.notification_id = d.notification_id
      WHERE d.channel = ANY (%(channels)s::text[]) AND d.recipient IS NOT NULL
@@ -25,4 +25,4 @@ noted AS (
      WHERE d.id = f.id AND f.status = 'SUCCESS' AND f.receipt IS NOT NULL
        AND (f.receipt_status IS NULL OR f.receipt <> 'DELIVERED')
 )
-SELECT id, recipient, tenant_id FROM found
+SELECT id, notification_id, recipient, tenant_id FROM found
