@@ -12,6 +12,7 @@ import errno
 import mimetypes
 import re
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -28,7 +29,8 @@ ATTACHMENTS_LIMIT = 10
 FILENAME_LIMIT = 200
 """Bytes, in UTF-8."""
 FETCH_SECONDS = 15.0
-RETRIED = frozenset({408, 425, 429})
+RETRIED = frozenset({202, 408, 425, 429})
+"""202 is a file that is still being made."""
 NO_SUCH_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 DEFAULT_TYPE = "application/octet-stream"
 
@@ -159,7 +161,7 @@ class Attachments:
             raise AttachmentFailure(
                 Outcome.retry("attachment_cut_short", f"attachment {at}: it came in part only")
             )
-        if 200 <= file.status < 300:
+        if file.status == HTTPStatus.OK:
             return file.content
         words = f"attachment {at}: its server answered {file.status}"
         make = Outcome.retry if file.status >= 500 or file.status in RETRIED else Outcome.refused
