@@ -308,6 +308,11 @@ async def test_an_address_can_be_put_on_the_list_for_one_list(mailing: Mailing) 
     )
     assert (await mailing.send(payload={"unsubscribe": "news"}))["status"] == "SKIPPED"
     assert (await mailing.send())["status"] == "SUCCESS"
+    # It would look like an opt-out, and texts would go on.
+    phone = await mailing.api.post(
+        "/suppressions", json={"recipient": "01012345678", "list": "news"}
+    )
+    assert (phone.status, phone.json["errors"][0]["place"]) == (422, "/list")
     everything = await mailing.api.post("/suppressions", json={"recipient": KIM})
     assert everything.json["id"] != added.json["id"]
     assert (await mailing.send())["error_code"] == "suppressed"
