@@ -45,8 +45,8 @@ class Mailing:
     ) -> dict[str, Any]:
         """Post a mail and let the relay do what is due; the delivery as it is shown then."""
         delivery = {"channel": EMAIL, "recipient": recipient, **more}
-        body = {"source": "shop", "type": "NEWS", "message": "hi", "deliveries": [delivery]}
-        body |= {"tenant_id": tenant_id} if tenant_id else {}
+        words = {"source": "shop", "type": "NEWS", "message": "hi"}
+        body = {**words, "deliveries": [delivery], "tenant_id": tenant_id}
         created = await self.api.create(body)
         assert created.status == 202, created.body
         await self.run_pass()
