@@ -197,6 +197,8 @@ async def test_a_call_that_hangs_is_left_behind_and_keeps_only_its_own_places() 
         await asyncio.sleep(0)
     with pytest.raises(ZeroDivisionError):
         await threads.run("a", lambda: 1 // 0, timeout=60)
+    with pytest.raises(RuntimeError, match="SystemExit"):
+        await threads.run("a", sys.exit, timeout=60)
 
 
 async def test_while_too_many_calls_hang_messages_wait_and_spend_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -85,11 +86,26 @@ async def test_files_by_url_and_by_path_arrive_as_they_are(tmp_path: Path) -> No
     assert all(len(line) <= 998 for line in mail.content.split(b"\r\n"))
 
 
+def packed(content: bytes) -> Answer:
+    """What a store answers with that packs although it was asked not to."""
+    return Answer.of(200, content, headers={"Content-Encoding": "gzip"})
+
+
+async def test_a_file_that_was_packed_on_the_way_arrives_as_it_is() -> None:
+    async with rigged() as rig:
+        rig.files.answer(packed(gzip.compress(FILE)))
+        await rig.send({"url": rig.files.url + "/x"})
+        (part,) = rig.smtp.mails[0].message.iter_attachments()
+    assert base64.b64decode(str(part.get_payload())) == FILE
+
+
 @pytest.mark.parametrize(
     ("answer", "kind", "code"),
     [
         (Answer.of(404), OutcomeKind.REFUSED, "attachment_http_404"),
         (Answer.of(302, headers={"Location": "/b"}), OutcomeKind.REFUSED, "attachment_http_302"),
+        (Answer.of(202), OutcomeKind.RETRY, "attachment_http_202"),
+        (Answer.of(204), OutcomeKind.REFUSED, "attachment_http_204"),
         (Answer.of(429), OutcomeKind.RETRY, "attachment_http_429"),
         (Answer.of(503), OutcomeKind.RETRY, "attachment_http_503"),
         (Answer.cut(), OutcomeKind.RETRY, "attachment_connection_lost"),
@@ -99,6 +115,9 @@ async def test_files_by_url_and_by_path_arrive_as_they_are(tmp_path: Path) -> No
             "attachment_cut_short",
         ),
         (Answer.of(200, b"x" * 1_100_000), OutcomeKind.REFUSED, "attachments_too_large"),
+        (packed(gzip.compress(b"x" * 1_100_000)), OutcomeKind.REFUSED, "attachments_too_large"),
+        (packed(gzip.compress(FILE)[:-9]), OutcomeKind.RETRY, "attachment_cut_short"),
+        (packed(FILE), OutcomeKind.RETRY, "attachment_cut_short"),
         (
             Answer.cut(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"x" * 1_100_000),
             OutcomeKind.REFUSED,
@@ -145,7 +164,7 @@ async def test_no_path_leads_out_of_the_folder(tmp_path: Path) -> None:
             assert rig.problems([{"path": path}]) == ["/payload/attachments/0/path"], path
             refused = await rig.send({"path": path})
             assert (refused.kind, refused.code) == (OutcomeKind.REFUSED, "attachment_invalid")
-        for path in ("link", "loop", "none", "none/none"):
+        for path in ("link", "loop", "none", "none/none", "x" * 300):
             gone = await rig.send({"path": path})
             assert (gone.kind, gone.code) == (OutcomeKind.REFUSED, "attachment_missing"), path
         assert not rig.smtp.mails

@@ -15,6 +15,7 @@ from allim.base.settings import Environment
 from allim.channels import slack
 from allim.channels.answers import retry_after
 from allim.channels.channel import Channel, ChannelServices, Draft
+from allim.channels.hooks import without_secret
 from allim.channels.registry import make_http, make_services
 from allim.relay.outcomes import Outcome, OutcomeKind
 from allim.testing.channels import (
@@ -189,6 +190,25 @@ async def test_an_answer_that_echoes_the_webhook_is_not_kept_as_it_is() -> None:
         later = await rig.send(Answer.of(503, f"down: {rig.sink.url}{PATH}"))
     assert outcome.response == "no such hook [secret]"
     assert later.response == "down: [secret]"
+
+
+@pytest.mark.parametrize(
+    ("url", "said", "kept"),
+    [
+        ("https://h.kr" + PATH, f"not found: {PATH}", "not found: [secret]"),
+        ("https://h.kr" + PATH, "bad hook s3cretTOKEN", "bad hook [secret]"),
+        (
+            "https://h.kr/go?v=1&sig=s3%2FcretSIG",
+            "v=1&amp;sig=s3%2FcretSIG",
+            "v=1&amp;sig=[secret]",
+        ),
+        ("https://h.kr/go?v=1&sig=s3%2FcretSIG", "sig s3/cretSIG", "sig [secret]"),
+        ("https://h.kr/", "https://other.kr/ is down", "https://other.kr/ is down"),
+        ("123456:AAF-s3cret", "/bot123456:AAF-s3cret/getMe", "/bot[secret]/getMe"),
+    ],
+)
+def test_no_part_of_a_url_that_may_be_a_secret_is_kept(url: str, said: str, kept: str) -> None:
+    assert without_secret(said, url) == kept
 
 
 async def test_the_target_tells_webhooks_apart_without_telling_them() -> None:

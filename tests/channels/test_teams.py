@@ -100,6 +100,7 @@ async def test_a_long_message_is_cut_to_what_teams_takes(text: str) -> None:
         (Answer.of(200, CONNECTOR_FAILED.format(500)), "RETRY", "http_500", 0),
         (Answer.of(200, CONNECTOR_FAILED.format(413)), "REFUSED", "http_413", 0),
         (Answer.of(200, CONNECTOR_FAILED.format(404)), "REFUSED", "http_404", 0),
+        (Answer.of(200, CONNECTOR_FAILED.format(200)), "RETRY", "bad_answer", 0),
         (
             Answer.of(200, "System.Net.Http.HttpRequestException: Error while"),
             "RETRY",

@@ -144,13 +144,27 @@ async def test_a_group_that_became_a_supergroup_is_called_by_its_new_id_at_once(
 async def test_chats_are_targets_of_their_own_and_share_the_pace_of_the_bot() -> None:
     now = 100.0
     pace = Pace(25.0, now=lambda: now)
-    assert [round(pace.seconds_to_turn(), 2) for _ in range(3)] == [0.0, 0.04, 0.08]
+    assert [round(pace.seconds_to_turn(1) or 0.0, 2) for _ in range(3)] == [0.0, 0.04, 0.08]
     now += 60
-    assert pace.seconds_to_turn() == 0.0
+    assert pace.seconds_to_turn(1) == 0.0
     async with TelegramRig.open() as rig:
         first, second = (rig.channel.target(a_message(chat)) for chat in ("-1001", "-1002"))
     assert first != second
     assert first.startswith("127.0.0.1#")
+
+
+async def test_a_message_whose_turn_comes_too_late_waits_without_a_call() -> None:
+    async with TelegramRig.open() as rig:
+        channel = rig.channel
+        assert isinstance(channel, telegram.TelegramChannel)
+        now = 100.0
+        channel._pace = Pace(0.01, now=lambda: now)
+        outcomes = [await rig.send() for _ in range(3)]
+        now += 100.0  # Turns that nobody could wait for were not taken.
+        outcomes.append(await rig.send())
+        assert len(rig.sink.requests) == 2
+    assert [outcome.code for outcome in outcomes] == [None, "paced", "paced", None]
+    assert outcomes[1].kind is OutcomeKind.SNOOZED
 
 
 async def test_an_answer_that_echoes_the_token_is_kept_without_it() -> None:

@@ -39,10 +39,12 @@ def test_a_token_says_what_was_signed(address: str, tenant: int | None, name: st
     assert token.replace("-", "").replace("_", "").replace(".", "").isalnum()
 
 
-def test_the_longest_link_fits_a_headers_line() -> None:
-    longest = Subscription("가" * 64 + "@" + "b" * 189, 2**63 - 1, list_name("나" * 500))
+@pytest.mark.parametrize("letter", ["나", '"', "\x01", "😀", "\ud800"])
+def test_the_longest_link_fits_a_headers_line(letter: str) -> None:
+    longest = Subscription("a" * 64 + "@" + "b" * 189, 2**63 - 1, list_name(letter * 100))
     url = UnsubscribeLinks("https://" + "h" * 192, [b"s" * 16]).url(longest)
     assert len(LINKS.token(longest)) <= TOKEN_LIMIT
+    assert LINKS.read(LINKS.token(longest)) == longest
     assert len("List-Unsubscribe: <>") + len(url) < 998
 
 

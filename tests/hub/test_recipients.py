@@ -65,6 +65,10 @@ async def test_a_repeat_finds_all_of_them(api: Api, database: Database) -> None:
         ({"recipients": ["a@b.kr", "c@d.kr", "a@b.kr"]}, ["recipients/2"]),
         ({"recipients": ["a@b.kr"], "recipient": "c@d.kr"}, ["recipients"]),
         ({"recipients": ["a@b.kr"], "row_key": "r"}, ["row_key"]),
+        (
+            {"recipients": ["a@b.kr"], "then": [{"channel": "LOG", "row_key": "r"}]},
+            ["then/0/row_key"],
+        ),
         ({"recipients": []}, ["recipients"]),
         ({"recipients": ["a@b.kr", 7]}, ["recipients/1"]),
         ({"recipients": ["a@b.kr", "b\0@b.kr"]}, ["recipients/1"]),
@@ -84,6 +88,25 @@ async def test_what_is_wrong_with_a_list_is_told_by_its_place(
     found = [problem["place"] for problem in answer.json["errors"]]
     assert found == [f"/deliveries/0/{place}" for place in places]
     assert await count(database, "delivery") == 0
+
+
+async def test_a_row_key_that_repeats_is_told_where_it_was_written(api: Api) -> None:
+    keyed = {"channel": "EMAIL", "recipient": "a@b.kr", "row_key": "r"}
+    answer = await api.create(to({"channel": "EMAIL", "recipients": MANY}, keyed, keyed))
+    assert [problem["place"] for problem in answer.json["errors"]] == ["/deliveries/2/row_key"]
+    assert "/deliveries/1" in answer.json["errors"][0]["message"]
+
+
+async def test_lists_together_are_written_out_up_to_a_limit(api: Api) -> None:
+    each = {"channel": "EMAIL", "recipients": MANY[:80], "payload": {"html": "x" * 50_000}}
+    answer = await api.create(to(*[each] * 4, each))
+    assert [problem["place"] for problem in answer.json["errors"]] == ["/deliveries/4/recipients"]
+
+
+async def test_too_many_are_refused_before_any_is_looked_at(api: Api) -> None:
+    wrong = {"channel": "NOBODY", "recipients": MANY}
+    answer = await api.create(to(*[wrong] * 4))
+    assert [problem["code"] for problem in answer.json["errors"]] == ["too_many_deliveries"]
 
 
 async def test_no_more_than_a_thousand_in_all(api: Api, database: Database) -> None:

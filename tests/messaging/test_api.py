@@ -171,6 +171,35 @@ async def test_a_tenants_own_key_sees_and_does_only_what_is_its_own(
     assert (await api.get("/tenants/1")).status == 401
 
 
+async def test_a_tenant_learns_no_address_of_another_from_the_opt_out_list(
+    api: Api, database: Database
+) -> None:
+    money = Money(database)
+    await money.open(1, 100)
+    await money.open(2, 100)
+    token = await create_key(database, "one", list(AccessScope), tenant_id=1)
+    root = await create_key(database, "root", [AccessScope.ADMIN])
+    await database.fetch(
+        "INSERT INTO suppression"
+        " (tenant_id, recipient_kind, recipient, reason, detail, delivery_id)"
+        " SELECT t, 'email', r, 'hard_bounce', 'to 4711', 4711 FROM (VALUES"
+        " (NULL::bigint, 'all@x.kr'), (1, 'own@x.kr'), (2, 'other@x.kr')) AS v (t, r) RETURNING id"
+    )
+
+    async def seen(key: str, query: str = "") -> dict[str, tuple[str | None, int | None]]:
+        headers = {"Authorization": f"Bearer {key}"}
+        items = (await api.get(f"/suppressions{query}", headers=headers)).json["items"]
+        return {one["recipient"]: (one["detail"], one["delivery_id"]) for one in items}
+
+    assert await seen(token) == {"own@x.kr": ("to 4711", 4711)}
+    assert await seen(token, "?recipient=other@x.kr") == {}
+    assert await seen(token, "?recipient=all@x.kr") == {"all@x.kr": (None, None)}
+    assert set(await seen(root)) == {"all@x.kr", "own@x.kr", "other@x.kr"}
+    headers = {"Authorization": f"Bearer {token}"}
+    traced = (await api.get("/trace?recipient=all@x.kr", headers=headers)).json["suppressions"]
+    assert [(one["detail"], one["delivery_id"]) for one in traced] == [(None, None)]
+
+
 async def test_cancelling_a_reservation_takes_back_what_waits_for_it(
     api: Api, database: Database
 ) -> None:

@@ -40,10 +40,13 @@ class Mailing:
         self.channel: Channel
         self.run_pass: Any
 
-    async def send(self, recipient: str = KIM, **more: Any) -> dict[str, Any]:
+    async def send(
+        self, recipient: str = KIM, *, tenant_id: int | None = None, **more: Any
+    ) -> dict[str, Any]:
         """Post a mail and let the relay do what is due; the delivery as it is shown then."""
         delivery = {"channel": EMAIL, "recipient": recipient, **more}
-        body = {"source": "shop", "type": "NEWS", "message": "hi", "deliveries": [delivery]}
+        words = {"source": "shop", "type": "NEWS", "message": "hi"}
+        body = {**words, "deliveries": [delivery], "tenant_id": tenant_id}
         created = await self.api.create(body)
         assert created.status == 202, created.body
         await self.run_pass()
@@ -178,11 +181,12 @@ async def test_what_providers_report_is_noted_and_learnt_once(mailing: Mailing) 
     angry = {"type": "complaint", "recipient": "Park@example.com"}
     out = {"type": "unsubscribe", "recipient": "choi@example.com", "list": "news"}
     stray = {"type": "bounce", "message_id": "<x@y>", "permanent": True}
+    named = {"type": "bounce", "recipient": "Kim <kim@b.kr>", "permanent": True}
 
-    first = await mailing.report(bounce, soft, full, angry, out, stray)
+    first = await mailing.report(bounce, soft, full, angry, out, stray, named)
     again = await mailing.report(bounce, {"type": "delivered", "message_id": ours})
 
-    assert first.json == {"ok": True, "reports": 6, "matched": 1, "suppressed": 3}
+    assert first.json == {"ok": True, "reports": 7, "matched": 1, "suppressed": 3}
     assert again.json == {"ok": True, "reports": 2, "matched": 2, "suppressed": 0}
     found = {
         (entry["recipient"], entry["reason"], entry["list"], entry["delivery_id"])
@@ -195,6 +199,18 @@ async def test_what_providers_report_is_noted_and_learnt_once(mailing: Mailing) 
     }
     shown = (await mailing.api.get(f"/deliveries/{delivery['id']}")).json
     assert (shown["status"], shown["receipt_status"]) == ("SUCCESS", "FAILED")
+
+
+async def test_a_bounce_counts_whatever_else_is_said_of_the_mail(mailing: Mailing) -> None:
+    delivery = await mailing.send()
+    ours = str(mailing.smtp.mails[0].message["Message-ID"])
+    guessed = ours.replace(ours.split(".")[2].split("@")[0], "0190163d-8694-739b-aea5-966c26f8ad91")
+    out = {"type": "unsubscribe", "message_id": ours, "list": "news"}
+    full = {"type": "bounce", "message_id": ours, "status": "5.2.2"}
+    arrived = {"type": "delivered", "message_id": guessed}
+    await mailing.report(arrived, out, full)
+    shown = (await mailing.api.get(f"/deliveries/{delivery['id']}")).json
+    assert shown["receipt_status"] == "FAILED"
 
 
 async def test_reports_need_the_secret_and_their_shape(mailing: Mailing) -> None:
@@ -256,6 +272,20 @@ async def test_a_bounce_mail_is_believed_only_about_a_mail_of_ours(mailing: Mail
     assert entry["detail"] == "5.1.1 550 5.1.1 <kim@example.com> unknown"
 
 
+async def test_a_bounce_mail_of_one_tenant_speaks_for_that_tenant_only(mailing: Mailing) -> None:
+    # Who sends a mail knows its Message-ID, and can write a bounce of it to the bounce mailbox.
+    await mailing.database.fetch("INSERT INTO tenant (id, name) VALUES (7, 'a') RETURNING id")
+    await mailing.send(tenant_id=7)
+    ours = str(mailing.smtp.mails[0].message["Message-ID"])
+    headers = {"X-Allim-Secret": KEY, "Content-Type": "message/rfc822"}
+    await mailing.api.post("/receipts/email", data=a_bounce_mail(ours), headers=headers)
+
+    (entry,) = await mailing.suppressed()
+    assert (entry["recipient"], entry["tenant_id"]) == (KIM, 7)
+    assert (await mailing.send())["status"] == "SUCCESS"
+    assert (await mailing.send(tenant_id=7))["status"] == "SKIPPED"
+
+
 def test_a_complaint_mail_is_read() -> None:
     ours = "<allim.7.0190163d-8694-739b-aea5-966c26f8ad91@hub.example>"
     mail = (
@@ -278,6 +308,11 @@ async def test_an_address_can_be_put_on_the_list_for_one_list(mailing: Mailing) 
     )
     assert (await mailing.send(payload={"unsubscribe": "news"}))["status"] == "SKIPPED"
     assert (await mailing.send())["status"] == "SUCCESS"
+    # It would look like an opt-out, and texts would go on.
+    phone = await mailing.api.post(
+        "/suppressions", json={"recipient": "01012345678", "list": "news"}
+    )
+    assert (phone.status, phone.json["errors"][0]["place"]) == (422, "/list")
     everything = await mailing.api.post("/suppressions", json={"recipient": KIM})
     assert everything.json["id"] != added.json["id"]
     assert (await mailing.send())["error_code"] == "suppressed"

@@ -37,8 +37,8 @@ _SAYINGS = 32
 
 _CREDENTIALS = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@:]*:[^\s/@]*@", re.IGNORECASE)
 _TOKEN = re.compile(
-    r"(https://hooks\.slack\.com/|https://[\w.]*discord(?:app)?\.com/api/\S*?webhooks/"
-    r"|://\S+?/bot(?=\d+:)|://\S+?[?&]sig=)\S+",
+    r"(https://hooks\.slack\.com/|https://[\w.]*discord(?:app)?\.com/api/\S{0,20}?webhooks/"
+    r"|://\S{1,900}?/bot(?=\d+:)|://\S{1,900}?[?&]sig=)\S+",
     re.IGNORECASE,
 )
 _QUOTED_ROW = re.compile(r"^(DETAIL|CONTEXT):.*$", re.MULTILINE)

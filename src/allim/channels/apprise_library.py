@@ -131,5 +131,6 @@ def _masked(text: str, url: str) -> str:
     parts = {part for each in (url, unquote(url)) for part in _PARTS.split(each)[1:]}
     for part in sorted(parts, key=len, reverse=True):
         if len(part) >= SHORTEST_SECRET:
-            text = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", "***", text)
+            # Services write hosts in lower case, which for some is the token.
+            text = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", "***", text, flags=re.IGNORECASE)
     return " ".join(text.split())[:SAID_LIMIT]

@@ -8,9 +8,11 @@ database. `payload.attachments` is a list of ``{"url": …}`` or ``{"path": …}
 from __future__ import annotations
 
 import asyncio
+import errno
 import mimetypes
 import re
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -27,7 +29,9 @@ ATTACHMENTS_LIMIT = 10
 FILENAME_LIMIT = 200
 """Bytes, in UTF-8."""
 FETCH_SECONDS = 15.0
-RETRIED = frozenset({408, 425, 429})
+RETRIED = frozenset({202, 408, 425, 429})
+"""202 is a file that is still being made."""
+NO_SUCH_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 DEFAULT_TYPE = "application/octet-stream"
 
 _TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,80}/[a-z0-9][a-z0-9!#$&^_.+-]{0,80}")
@@ -41,7 +45,8 @@ class AttachmentSettings(SettingsGroup):
 
     email_attachments_directory: Path | None = Field(
         None,
-        description="The folder whose files mails may carry by `path`. Not set: only by `url`.",
+        description="The folder whose files mails may carry by `path`, whoever asks for the mail."
+        " Not set: only by `url`.",
     )
     email_attachments_limit_mib: float = Field(
         10.0, gt=0, le=50, description="The most that the files of one mail may have, in MiB."
@@ -156,7 +161,7 @@ class Attachments:
             raise AttachmentFailure(
                 Outcome.retry("attachment_cut_short", f"attachment {at}: it came in part only")
             )
-        if 200 <= file.status < 300:
+        if file.status == HTTPStatus.OK:
             return file.content
         words = f"attachment {at}: its server answered {file.status}"
         make = Outcome.retry if file.status >= 500 or file.status in RETRIED else Outcome.refused
@@ -168,11 +173,12 @@ class Attachments:
             # A link may lead anywhere, so where it leads is what counts.
             found = (self._folder / path).resolve(strict=True)
             if not found.is_relative_to(self._folder) or not found.is_file():
-                raise FileNotFoundError
+                raise FileNotFoundError(errno.ENOENT, "not a file of the folder")
             with found.open("rb") as file:
                 content = file.read(left + 1)
         except (OSError, RuntimeError) as error:
-            gone = isinstance(error, (FileNotFoundError, NotADirectoryError, RuntimeError))
+            # A RuntimeError is a link that leads to itself.
+            gone = isinstance(error, RuntimeError) or error.errno in NO_SUCH_FILE
             make = Outcome.refused if gone else Outcome.retry
             code = "attachment_missing" if gone else "attachment_unreadable"
             raise AttachmentFailure(make(code, f"attachment {at}: no such file")) from None

@@ -31,6 +31,9 @@ _WORDS_FOR_GONE = re.compile(
     r"(unknown|not found|does not exist|doesn'?t exist|is disabled)\b",
     re.IGNORECASE,
 )
+_WORDS_FOR_US = re.compile(r"\b(sender|return.?path|mail.from|relay(ing)?|spf)\b", re.IGNORECASE)
+"""Many servers refuse a sender whose domain they cannot find only when they hear the recipient."""
+_WORDS_FOR_RATE = re.compile(r"\b(rate|quickly|too (many|much)|later)\b", re.IGNORECASE)
 _ABOUT_MAILBOXES = frozenset({550, 551, 553})
 
 
@@ -44,12 +47,9 @@ def bounce_of(number: int, words: str) -> str | None:
     if number < 500:
         return None
     if status := _ENHANCED.match(words):
-        return bounce_of_status(status["status"])
-    if number in _ABOUT_MAILBOXES and _WORDS_FOR_GONE.search(words):
-        return MAILBOX_UNKNOWN
-    return None
-
-
-def bounce_of_status(status: str) -> str | None:
-    """The same for an enhanced status alone, such as ``5.1.1``."""
-    return _BY_STATUS.get(status.strip())
+        code = _BY_STATUS.get(status["status"])
+        # Gmail says 5.2.1 of an account that is disabled, and of one that gets mail too fast.
+        return None if code == MAILBOX_DISABLED and _WORDS_FOR_RATE.search(words) else code
+    if number not in _ABOUT_MAILBOXES or _WORDS_FOR_US.search(words):
+        return None
+    return MAILBOX_UNKNOWN if _WORDS_FOR_GONE.search(words) else None

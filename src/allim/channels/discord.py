@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field
 from pydantic_core import from_json
 from yarl import URL
 
@@ -27,12 +27,12 @@ from allim.base.errors import FieldProblem
 from allim.base.settings import Environment, SettingsGroup
 from allim.channels.answers import bad_answer, outcome_of_answer, retry_after, retry_of_answer
 from allim.channels.channel import ChannelServices, Draft, HttpAnswer, Message, RecipientKind
-from allim.channels.hooks import checked_url, target_of
+from allim.channels.hooks import WebhookUrl, target_of
 from allim.channels.http import HttpFailure
 from allim.channels.incoming import (
     IncomingWebhooks,
+    NamedWebhooks,
     Webhooks,
-    checked_named_urls,
     webhooks_of,
 )
 from allim.channels.json_bytes import json_bytes
@@ -65,22 +65,12 @@ _ESCAPE_CUT_OFF = re.compile(r"(?<!\\)((?:\\\\)*)\\…$")
 class DiscordSettings(SettingsGroup):
     """Which Discord webhooks there are."""
 
-    discord_webhook_url: SecretStr | None = Field(
+    discord_webhook_url: WebhookUrl = Field(
         None, description="The incoming webhook for deliveries that name no recipient."
     )
-    discord_webhooks: SecretStr | None = Field(
+    discord_webhooks: NamedWebhooks = Field(
         None, description="More incoming webhooks by name: ops=https://…,sales=https://…"
     )
-
-    @field_validator("discord_webhook_url")
-    @classmethod
-    def _is_url(cls, value: SecretStr | None) -> SecretStr | None:
-        return checked_url(value)
-
-    @field_validator("discord_webhooks")
-    @classmethod
-    def _are_named_urls(cls, value: SecretStr | None) -> SecretStr | None:
-        return checked_named_urls(value)
 
 
 class DiscordChannel(IncomingWebhooks):

@@ -214,11 +214,16 @@ class EmailChannel:
             files = await self._files(message)
         except AttachmentFailure as failure:
             return failure.outcome
+        if files:
+            # Encoding and signing megabytes takes long enough for others to wait.
+            content = await asyncio.to_thread(self._content, message, recipient, files)
+        else:
+            content = self._content(message, recipient, files)
         try:
             words = await self._pool.send(
                 sender=self._sender.address,
                 recipient=recipient.address,
-                content=self._content(message, recipient, files),
+                content=content,
                 smtputf8=recipient.needs_smtputf8,
                 timeout=ends - loop.time(),
             )

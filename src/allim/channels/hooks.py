@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from pydantic import SecretStr
+from pydantic import AfterValidator, SecretStr
 from pydantic_core import from_json
 from yarl import URL
 
@@ -14,19 +16,24 @@ from allim.channels.channel import HttpAnswer
 from allim.relay.outcomes import Outcome
 
 SHOWN_ERROR = 500
+SHORTEST_SECRET = 8
+"""Characters; shorter parts of a URL are words of answers too."""
 
 
 def require_url(url: str) -> None:
     """Raise ValueError for what is no URL of a webhook."""
     if not url.startswith(("https://", "http://")):
-        raise ValueError("a webhook's URL must begin with https:// or http://")
+        raise ValueError("must begin with https:// or http://")
 
 
-def checked_url(url: SecretStr | None) -> SecretStr | None:
-    """The same setting; ValueError where it is no URL of a webhook."""
+def _checked_url(url: SecretStr | None) -> SecretStr | None:
     if url is not None:
         require_url(url.get_secret_value())
     return url
+
+
+WebhookUrl = Annotated[SecretStr | None, AfterValidator(_checked_url)]
+"""A setting: the URL of a webhook."""
 
 
 @lru_cache(maxsize=4096)
@@ -37,6 +44,30 @@ def target_of(url: str) -> str:
     except ValueError:
         host = None
     return f"{host or 'invalid'}#{hashlib.sha256(url.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+def without_secret(text: str, secret: str) -> str:
+    """The text without a secret; of a URL, without any part that may be one.
+
+    An error page repeats the path that was asked for, not the whole URL.
+    """
+    for part in _telling_parts(secret):
+        text = text.replace(part, "[secret]")
+    return text
+
+
+@lru_cache(maxsize=4096)
+def _telling_parts(secret: str) -> tuple[str, ...]:
+    """What of a secret must not be seen, the longest first."""
+    parts = {secret}
+    if "://" in secret:
+        url = urlsplit(secret)
+        values = [value for _, value in parse_qsl(url.query)]
+        behind = f"{url.path}?{url.query}" if url.query else url.path
+        more = [behind, url.path, url.path.rpartition("/")[2], *values]
+        parts.update(part for each in more for part in (each, unquote(each), quote(each, safe="")))
+    told = (part for part in parts if len(part) >= SHORTEST_SECRET or part == secret)
+    return tuple(sorted(told, key=len, reverse=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ CONNECT_LIMIT = 10.0
 KEEP_ALIVE = 4.0
 """Seconds an idle connection is kept: less than servers do (Node.js and Apache 5), so that no
 request meets a connection that the server is just closing."""
+PACKED = frozenset({"gzip", "deflate"})
 NAME_LOOKUPS = 32
 """Names looked up at once: one that hangs must not stop the others."""
 
@@ -171,7 +172,7 @@ class HttpClient:
                             return HttpFile(status, headers, b"", too_large=True)
                 except (aiohttp.ClientError, TimeoutError, OSError):
                     return HttpFile(status, headers, b"", complete=False)
-                return HttpFile(status, headers, bytes(content))
+                return _unpacked(status, headers, bytes(content), limit)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _failure(error) from None
 
@@ -278,11 +279,25 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> tuple[bytes, bo
     return content, True
 
 
+def _unpacked(status: int, headers: Mapping[str, str], content: bytes, limit: int) -> HttpFile:
+    """A file that came whole, as it is: some stores pack what they send although nobody asked."""
+    if headers.get("Content-Encoding", "").lower() not in PACKED:
+        return HttpFile(status, headers, content)
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    try:
+        content = unpacking.decompress(content, limit + 1)
+    except zlib.error:
+        return HttpFile(status, headers, b"", complete=False)
+    if len(content) > limit:
+        return HttpFile(status, headers, b"", too_large=True)
+    return HttpFile(status, headers, content if unpacking.eof else b"", complete=unpacking.eof)
+
+
 def _text(response: aiohttp.ClientResponse, content: bytes, limit: int) -> str:
     """The body as text whatever it is: bad bytes replaced, NUL (PostgreSQL has none) left out."""
     if not content:
         return ""
-    if response.headers.get("Content-Encoding", "").lower() in ("gzip", "deflate"):
+    if response.headers.get("Content-Encoding", "").lower() in PACKED:
         try:
             content = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(content, limit)
         except zlib.error:

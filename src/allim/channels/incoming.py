@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
-from pydantic import SecretStr
+from pydantic import AfterValidator, SecretStr
 
 from allim.base.errors import FieldProblem
 from allim.channels.channel import ChannelServices, Configured, Draft, Message
@@ -119,10 +120,9 @@ def webhooks_of(default: SecretStr | None, named: SecretStr | None) -> Webhooks:
     return urls
 
 
-def checked_named_urls(webhooks: SecretStr | None) -> SecretStr | None:
-    """The same setting; ValueError where it is not ``name=url`` parted by commas."""
+def _checked_named_urls(webhooks: SecretStr | None) -> SecretStr | None:
     for name, url in _named(webhooks):
-        if not name or "/" in name:
+        if not name or "/" in name or "://" not in url:
             raise ValueError("must be name=url, parted by commas")
         require_url(url)
     return webhooks
@@ -133,3 +133,7 @@ def _named(webhooks: SecretStr | None) -> list[tuple[str, str]]:
         return []
     parts = [part.strip() for part in webhooks.get_secret_value().split(",") if part.strip()]
     return [(name.strip(), url.strip()) for name, _, url in (part.partition("=") for part in parts)]
+
+
+NamedWebhooks = Annotated[SecretStr | None, AfterValidator(_checked_named_urls)]
+"""A setting: URLs of webhooks by name, ``name=url`` parted by commas."""

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field
 
 from allim.base.errors import FieldProblem
 from allim.base.settings import Environment, SettingsGroup
@@ -31,7 +31,7 @@ from allim.channels.channel import (
     Message,
     RecipientKind,
 )
-from allim.channels.hooks import Verdict, checked_url, target_of
+from allim.channels.hooks import Verdict, WebhookUrl, target_of
 from allim.channels.json_bytes import json_bytes
 from allim.channels.posting import JSON_HEADERS, PostingChannel
 from allim.channels.sending import Sending, sending
@@ -45,7 +45,7 @@ UNAUTHORIZED = 401
 class KakaoSettings(SettingsGroup):
     """The gateway to Kakao."""
 
-    kakao_webhook_url: SecretStr | None = Field(
+    kakao_webhook_url: WebhookUrl = Field(
         None, description="Where notices are posted. Not set: they succeed without a call."
     )
     kakao_template_code: str = Field(
@@ -60,11 +60,6 @@ class KakaoSettings(SettingsGroup):
         max_length=500,
         description="Who gets deliveries that name no recipient, as the gateway knows it.",
     )
-
-    @field_validator("kakao_webhook_url")
-    @classmethod
-    def _is_url(cls, value: SecretStr | None) -> SecretStr | None:
-        return checked_url(value)
 
 
 class KakaoChannel(PostingChannel):

@@ -11,6 +11,7 @@ import structlog
 
 from allim.channels.answers import outcome_of_failure
 from allim.channels.channel import ChannelServices, HttpAnswer, Message
+from allim.channels.hooks import without_secret
 from allim.channels.http import HttpFailure
 from allim.channels.sending import Sending
 from allim.relay.outcomes import RESPONSE_LIMIT, Outcome
@@ -78,8 +79,9 @@ class PostingChannel(ABC):
     ) -> Outcome:
         """Post, and let `read` say what the answer means; no answer is an outcome, too.
 
-        An answer that echoes `secret` is kept without it. `timeout` is seconds, the channel's own
-        if None; `limit` is how many bytes of an answer are read, more than are ever kept.
+        An answer that echoes `secret`, or a part of that URL, is kept without it. `timeout` is
+        seconds, the channel's own if None; `limit` is how many bytes of an answer are read, more
+        than are ever kept.
         """
         try:
             answer = await self._http.request(
@@ -94,7 +96,7 @@ class PostingChannel(ABC):
         except HttpFailure as failure:
             return outcome_of_failure(failure, at_most_once=self.limits.at_most_once)
         if secret:
-            answer = replace(answer, body=answer.body.replace(secret, "[secret]"))
+            answer = replace(answer, body=without_secret(answer.body, secret))
         outcome = read(answer)
         if outcome.response is not None and len(outcome.response) > RESPONSE_LIMIT:
             return replace(outcome, response=outcome.response[:RESPONSE_LIMIT])

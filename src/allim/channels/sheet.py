@@ -18,7 +18,7 @@ from allim.base.settings import Environment, SettingsGroup
 from allim.channels.channel import ChannelServices, Configured, Draft, Message, RecipientKind
 from allim.channels.google import BadServiceAccount, ServiceAccount, Tokens
 from allim.channels.google_sheets import SCOPE, SHEETS_URL, Spreadsheet
-from allim.channels.hooks import checked_url, require_url, target_of
+from allim.channels.hooks import WebhookUrl, require_url, target_of
 from allim.channels.sending import Sending, sending
 from allim.channels.sheet_api import BATCH, ApiWriter
 from allim.channels.sheet_api import LIMITS as API_LIMITS
@@ -37,7 +37,7 @@ TIMEOUT = 30.0
 class SheetSettings(SettingsGroup):
     """The sheet that alerts are written to."""
 
-    sheet_webhook_url: SecretStr | None = Field(
+    sheet_webhook_url: WebhookUrl = Field(
         None,
         description="The web app (…/exec) of an Apps Script that writes rows. Not set, and no"
         " SHEET_SPREADSHEET_ID: rows succeed without a call.",
@@ -67,11 +67,6 @@ class SheetSettings(SettingsGroup):
     google_token_url: str | None = Field(
         None, description="Where access tokens are had; as the key file says if not set."
     )
-
-    @field_validator("sheet_webhook_url")
-    @classmethod
-    def _is_url(cls, value: SecretStr | None) -> SecretStr | None:
-        return checked_url(value)
 
     @field_validator("google_sheets_url", "google_token_url")
     @classmethod

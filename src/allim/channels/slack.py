@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field
 
 from allim.base.errors import FieldProblem
 from allim.base.settings import Environment, SettingsGroup
@@ -28,9 +28,9 @@ from allim.channels.channel import (
     Message,
     RecipientKind,
 )
-from allim.channels.hooks import checked_url
+from allim.channels.hooks import WebhookUrl
 from allim.channels.http import HttpFailure
-from allim.channels.incoming import IncomingWebhooks, checked_named_urls, webhooks_of
+from allim.channels.incoming import IncomingWebhooks, NamedWebhooks, webhooks_of
 from allim.channels.json_bytes import json_bytes
 from allim.channels.posting import JSON_HEADERS
 from allim.channels.sending import sending
@@ -49,22 +49,12 @@ FIELDS_LIMIT = 10
 class SlackSettings(SettingsGroup):
     """Which Slack webhooks there are."""
 
-    slack_webhook_url: SecretStr | None = Field(
+    slack_webhook_url: WebhookUrl = Field(
         None, description="The incoming webhook for deliveries that name no recipient."
     )
-    slack_webhooks: SecretStr | None = Field(
+    slack_webhooks: NamedWebhooks = Field(
         None, description="More incoming webhooks by name: ops=https://…,sales=https://…"
     )
-
-    @field_validator("slack_webhook_url")
-    @classmethod
-    def _is_url(cls, value: SecretStr | None) -> SecretStr | None:
-        return checked_url(value)
-
-    @field_validator("slack_webhooks")
-    @classmethod
-    def _are_named_urls(cls, value: SecretStr | None) -> SecretStr | None:
-        return checked_named_urls(value)
 
 
 class SlackChannel(IncomingWebhooks):

@@ -17,16 +17,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field
 from pydantic_core import from_json
 
 from allim.base.errors import FieldProblem
 from allim.base.settings import Environment, SettingsGroup
 from allim.channels.answers import bad_answer, outcome_of_answer
 from allim.channels.channel import ChannelServices, Draft, HttpAnswer, Message, RecipientKind
-from allim.channels.hooks import checked_url
+from allim.channels.hooks import WebhookUrl
 from allim.channels.http import HttpFailure
-from allim.channels.incoming import IncomingWebhooks, checked_named_urls, webhooks_of
+from allim.channels.incoming import IncomingWebhooks, NamedWebhooks, webhooks_of
 from allim.channels.json_bytes import json_bytes
 from allim.channels.sending import sending
 from allim.channels.shortening import shortened, shortened_to_fit
@@ -44,28 +44,18 @@ TITLE_LIMIT = 256
 LINES_LIMIT = 60
 
 _FAILED = re.compile(r"error|fail|exceed|<html|<!doctype", re.IGNORECASE)
-_TEAMS_STATUS = re.compile(r"HTTP error (\d{3})")
+_TEAMS_STATUS = re.compile(r"HTTP error ([45]\d{2})\b")
 
 
 class TeamsSettings(SettingsGroup):
     """Which Teams webhooks there are."""
 
-    teams_webhook_url: SecretStr | None = Field(
+    teams_webhook_url: WebhookUrl = Field(
         None, description="The workflow's webhook for deliveries that name no recipient."
     )
-    teams_webhooks: SecretStr | None = Field(
+    teams_webhooks: NamedWebhooks = Field(
         None, description="More webhooks by name: ops=https://…,sales=https://…"
     )
-
-    @field_validator("teams_webhook_url")
-    @classmethod
-    def _is_url(cls, value: SecretStr | None) -> SecretStr | None:
-        return checked_url(value)
-
-    @field_validator("teams_webhooks")
-    @classmethod
-    def _are_named_urls(cls, value: SecretStr | None) -> SecretStr | None:
-        return checked_named_urls(value)
 
 
 class TeamsChannel(IncomingWebhooks):

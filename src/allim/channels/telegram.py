@@ -64,6 +64,7 @@ CALLS_PER_SECOND = 25.0
 """Of one process; a bot may send 30 messages a second, whatever their chats."""
 LEAST_SECONDS = 1.0
 """A second call is not begun with less."""
+BUSY_SECONDS = 5.0
 
 _CHAT = re.compile(r"-?[1-9]\d{0,19}|@[A-Za-z]\w{3,31}", re.ASCII)
 _TOKEN = re.compile(r"\d{3,20}:[\w-]{10,100}", re.ASCII)
@@ -189,7 +190,8 @@ class TelegramChannel(PostingChannel):
         if not chat or not _CHAT.fullmatch(chat):
             return Outcome.refused("invalid_chat", "the recipient is not a chat's id")
         deadline = time.monotonic() + self._timeout
-        await self._pace.turn()
+        if not await self._pace.turn(self._timeout / 2):
+            return Outcome.snooze("paced", BUSY_SECONDS, "the bot sends as fast as it may")
         outcome = await self._send(chat, message, deadline - time.monotonic())
         moved_to = Said.of(outcome.response or "").moved_to
         left = deadline - time.monotonic()

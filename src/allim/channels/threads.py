@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 class NoThreadFree(Exception):
-    """As many calls hang as there may be threads; nothing was called."""
+    """As many calls hang as there may be threads, or there is no other; nothing was called."""
 
 
 class AbandonableThreads:
@@ -44,7 +44,7 @@ class AbandonableThreads:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Result] = loop.create_future()
 
-        def finish(result: Result | None, error: BaseException | None) -> None:
+        def finish(result: Result | None, error: Exception | None) -> None:
             self._running[target] -= 1
             if not self._running[target]:
                 del self._running[target]
@@ -56,18 +56,24 @@ class AbandonableThreads:
                 done.set_result(result)  # type: ignore[arg-type]
 
         def work() -> None:
-            result, error = None, None
+            result: Result | None = None
+            error: Exception | None = None
             try:
                 result = call()
-            except BaseException as raised:
-                # The thread's own boundary: whoever waits is told.
+            except Exception as raised:  # The thread's own boundary: whoever waits is told.
                 error = raised
+            except BaseException as raised:
+                # What ends a thread (SystemExit) must not end the program of whoever waits.
+                error = RuntimeError(type(raised).__name__)
             try:
                 loop.call_soon_threadsafe(finish, result, error)
             except RuntimeError:
                 return  # The loop is closed; nobody waits any more.
 
+        try:
+            threading.Thread(target=work, name=self._name, daemon=True).start()
+        except RuntimeError:
+            raise NoThreadFree from None  # The system gives no more threads.
         self._running[target] += 1
-        threading.Thread(target=work, name=self._name, daemon=True).start()
         async with asyncio.timeout(timeout):
             return await done

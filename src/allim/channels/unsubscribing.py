@@ -20,6 +20,7 @@ from pydantic_core import from_json, to_json
 
 from allim.base.settings import SettingsGroup
 from allim.channels.channel import Message
+from allim.channels.mail import CONTROLS
 
 KEY = "unsubscribe"
 PATH = "/unsubscribe/"
@@ -157,8 +158,11 @@ def list_of(message: Message, types: tuple[str, ...] = ()) -> str | None:
 
 
 def list_name(name: str) -> str:
-    """A list's name that fits a link; a long one keeps its beginning and a hash."""
-    encoded = name.encode("utf-8", "replace")
+    """A list's name that fits a link; a long one keeps its beginning and a hash.
+
+    Control characters become blanks: in a link's JSON each of them would be six characters.
+    """
+    encoded = CONTROLS.sub(" ", name).encode("utf-8", "replace")
     if len(encoded) <= LIST_LIMIT:
         return encoded.decode()
     end = hashlib.sha256(encoded).hexdigest()[:16]

@@ -32,7 +32,7 @@ from allim.hub.templates.naming import Templates, Wanted
 BULK_LIMIT = 16 * 1024 * 1024
 """Bytes of a bulk request's body."""
 _AT_A_TIME = 250
-"""Notifications that are checked before others have a turn; what is checked is being stored."""
+"""Deliveries that are checked before others have a turn; what is checked is being stored."""
 
 Judged = Prepared | RequestError
 
@@ -66,42 +66,34 @@ class BulkCreation:
         )
         templates = await self._templates(wanted) if wanted else None
         stored: list[asyncio.Future[Created] | Created | AllimError] = []
-        deliveries = 0
+        deliveries = turn = 0
         try:
-            for begin in range(0, len(items), _AT_A_TIME):
-                preparing = partial(
-                    self._prepared_all,
-                    items[begin : begin + _AT_A_TIME],
-                    tenant,
-                    traceparent,
-                    templates,
-                )
+            for item in items:
+                if deliveries > DELIVERIES_PER_BULK:
+                    stored.append(_too_many())
+                    continue
+                preparing = partial(self._prepared, item, tenant, traceparent, templates)
                 # In a thread where there are templates: a costly one must hold up nobody else.
-                prepared = await asyncio.to_thread(preparing) if wanted else preparing()
-                for item, judged in zip(items[begin : begin + _AT_A_TIME], prepared, strict=True):
-                    if wanted and (found := await self._first_answer(item, judged, tenant)):
-                        stored.append(found)
-                        continue
-                    if isinstance(judged, Prepared):
-                        deliveries += len(judged.entries)
-                        if deliveries > DELIVERIES_PER_BULK:
-                            judged = _too_many()
-                    stored.append(self._submitted(judged))
-                await asyncio.sleep(0)
+                judged = await asyncio.to_thread(preparing) if wanted else preparing()
+                if wanted and (found := await self._first_answer(item, judged, tenant)):
+                    stored.append(found)
+                    continue
+                checked = _AT_A_TIME  # Or fewer, but nobody counts what is refused.
+                if isinstance(judged, Prepared):
+                    checked = len(judged.entries)
+                    deliveries += checked
+                    if deliveries > DELIVERIES_PER_BULK:
+                        judged = _too_many()
+                stored.append(self._submitted(judged))
+                turn += checked
+                if turn >= _AT_A_TIME:
+                    turn = 0
+                    await asyncio.sleep(0)
             return [await _end(each) for each in stored]
         finally:
             for each in stored:
                 if isinstance(each, asyncio.Future):
                     each.cancel()  # Where the client went away: nobody asks for it any more.
-
-    def _prepared_all(
-        self,
-        items: Sequence[KeyedRequest | RequestError],
-        tenant: int | None,
-        traceparent: str | None,
-        templates: Templates | None,
-    ) -> Sequence[Judged]:
-        return [self._prepared(item, tenant, traceparent, templates) for item in items]
 
     def _prepared(
         self,

@@ -9,30 +9,32 @@ from allim.base.errors import FieldProblem
 from allim.hub.model import DeliveryRequest
 
 WRITTEN_OUT_LIMIT = 16 * 1024 * 1024
-"""Bytes that one delivery may have once it is written out for all its recipients."""
-TOO_LARGE = FieldProblem(
-    "recipients", "too_large", f"make more than {WRITTEN_OUT_LIMIT} bytes of it"
-)
+"""Bytes that a notification's lists may have once they are written out for all recipients."""
+
+PROBLEMS_OF_A_LIST = 100
+"""After so many wrong recipients of a list no more of them are looked at."""
 
 
 def unfit_for_many(delivery: DeliveryRequest, recipients: Sequence[str]) -> FieldProblem | None:
     """Why a delivery cannot be written out for its recipients, with the place in it; or None."""
     if delivery.recipient is not None:
         return FieldProblem("recipients", "recipient_twice", "cannot stand beside `recipient`")
-    if delivery.row_key is not None:
+    if (place := _row_key_in(delivery)) is not None:
         words = "is for one delivery, and these are several"
-        return FieldProblem("row_key", "row_key_shared", words)
+        return FieldProblem(place, "row_key_shared", words)
     if len(set(recipients)) < len(recipients):
         at = next(at for at, each in enumerate(recipients) if each in recipients[:at])
         words = "stands in the list before"
         return FieldProblem(f"recipients/{at}", "recipient_repeated", words)
-    try:
-        size = len(delivery.model_dump_json(exclude={"recipients"}))
-    except ValueError:
-        return None  # Told by whoever serialises it, with its place.
-    if size * len(recipients) > WRITTEN_OUT_LIMIT:
-        return TOO_LARGE
     return None
+
+
+def written_out(delivery: DeliveryRequest, recipients: Sequence[str]) -> int:
+    """Bytes of a delivery that is written out for its recipients."""
+    try:
+        return len(delivery.model_dump_json(exclude={"recipients"})) * len(recipients)
+    except ValueError:
+        return 0  # Told by whoever serialises it, with its place.
 
 
 def size_of(value: Any) -> int:
@@ -49,3 +51,14 @@ def size_of(value: Any) -> int:
 def for_one(delivery: DeliveryRequest, recipient: str) -> DeliveryRequest:
     """The same delivery for one of its recipients."""
     return delivery.model_copy(update={"recipient": recipient, "recipients": None})
+
+
+def _row_key_in(delivery: DeliveryRequest) -> str | None:
+    """Where in a delivery and its steps a row key stands first."""
+    if delivery.row_key is not None:
+        return "row_key"
+    for name, steps in (("then", delivery.then), ("fallback", delivery.fallback)):
+        for at, step in enumerate(steps):
+            if (place := _row_key_in(step)) is not None:
+                return f"{name}/{at}/{place}"
+    return None

@@ -8,7 +8,7 @@ the child's turn comes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -24,7 +24,14 @@ from allim.hub.model import (
     DeliveryRequest,
     NotificationRequest,
 )
-from allim.hub.recipients import TOO_LARGE, WRITTEN_OUT_LIMIT, for_one, size_of, unfit_for_many
+from allim.hub.recipients import (
+    PROBLEMS_OF_A_LIST,
+    WRITTEN_OUT_LIMIT,
+    for_one,
+    size_of,
+    unfit_for_many,
+    written_out,
+)
 from allim.hub.templates.naming import NOTHING, Named, NotStored, Templates, TooMuch
 
 RECIPIENT_BYTES = 2048
@@ -63,17 +70,17 @@ def resolve(
 
     Raises InvalidRequest with every problem of every delivery, each with its place.
     """
+    _refuse_too_many(request.deliveries)
     resolution = _Resolution(request, channels, tenant, templates)
     entries: list[Entry] = []
+    single: list[tuple[str, Entry]] = []
     for position, delivery in enumerate(request.deliveries):
         place = f"/deliveries/{position}"
         if delivery.recipients is None:
             entries.append(resolution.entry(delivery, None, place))
+            single.append((place, entries[-1]))
         else:
             entries.extend(resolution.entries(delivery, delivery.recipients, place))
-    if len(entries) > RECIPIENTS_PER_NOTIFICATION:
-        words = f"are more than {RECIPIENTS_PER_NOTIFICATION} with all their recipients"
-        resolution.problems.append(FieldProblem("/deliveries", "too_many_deliveries", words))
     for position, delivery in enumerate(request.deliveries):
         if (delivery.then or delivery.fallback) and _size(delivery) > DELIVERIES_PER_BRANCH:
             resolution.problems.append(
@@ -83,10 +90,17 @@ def resolve(
                     f"has more than {DELIVERIES_PER_BRANCH} deliveries, counting all its steps",
                 )
             )
-    resolution.refuse_repeated_row_keys(entries)
+    resolution.refuse_repeated_row_keys(single)
     if resolution.problems:
         raise InvalidRequest(resolution.problems)
     return entries
+
+
+def _refuse_too_many(deliveries: Sequence[DeliveryRequest]) -> None:
+    """Before anything is written out: what will be refused must not cost that much."""
+    if sum(len(each.recipients or (each,)) for each in deliveries) > RECIPIENTS_PER_NOTIFICATION:
+        words = f"are more than {RECIPIENTS_PER_NOTIFICATION} with all their recipients"
+        raise InvalidRequest([FieldProblem("/deliveries", "too_many_deliveries", words)])
 
 
 def canonical_hash(request: NotificationRequest) -> bytes:
@@ -139,6 +153,7 @@ class _Resolution:
         self._tenant = tenant
         self._templates = templates
         self._row_keys = 0
+        self._written_out = 0
         self.problems: list[FieldProblem] = []
 
     def entries(
@@ -151,6 +166,8 @@ class _Resolution:
         if unfit := unfit_for_many(delivery, recipients):
             self.problems.append(replace(unfit, place=f"{place}/{unfit.place}"))
             return []
+        if self._makes_too_much(written_out(delivery, recipients), place):
+            return []
         before = len(self.problems)
         entry = self.entry(for_one(delivery, recipients[0]), None, place)
         if self.problems[before:]:
@@ -162,9 +179,11 @@ class _Resolution:
         is_rendered = delivery.template_code is not None and self._templates is not None
         alike = not (delivery.then or delivery.fallback or is_rendered or _fills_in(type(channel)))
         draft = self._draft(self._complete(delivery, channel, None))
-        size = size_of(entry)
+        first = before
         for at, recipient in enumerate(recipients[1:], 1):
             before = len(self.problems)
+            if before - first > PROBLEMS_OF_A_LIST:
+                break
             if alike:
                 self._check_recipient(recipient, place)
                 for problem in channel.check(replace(draft, recipient=recipient)):
@@ -172,12 +191,20 @@ class _Resolution:
                 written.append({**entry, "recipient": recipient})
             else:
                 written.append(self.entry(for_one(delivery, recipient), None, place))
-                size += size_of(written[-1])
-            if size > WRITTEN_OUT_LIMIT:
-                self.problems.append(replace(TOO_LARGE, place=f"{place}/{TOO_LARGE.place}"))
-                return []
+                # What templates made of it comes on top of what was asked for.
+                made = 0 if self._templates is None else size_of(written[-1])
+                if self._makes_too_much(made, place):
+                    return []
             self._rename(before, f"{place}/recipient", f"{place}/recipients/{at}")
         return written
+
+    def _makes_too_much(self, size: int, place: str) -> bool:
+        self._written_out += size
+        if self._written_out <= WRITTEN_OUT_LIMIT:
+            return False
+        words = f"make more than {WRITTEN_OUT_LIMIT} bytes of the notification"
+        self._problem(f"{place}/recipients", "too_large", words)
+        return True
 
     def _rename(self, since: int, place: str, other: str) -> None:
         for at, problem in enumerate(self.problems[since:], since):
@@ -222,12 +249,15 @@ class _Resolution:
             entry["fallback"] = self._steps(delivery.fallback, said, f"{place}/fallback")
         return entry
 
-    def refuse_repeated_row_keys(self, entries: Sequence[Entry]) -> None:
-        """One request that names a row key twice in a channel could never keep it unique."""
+    def refuse_repeated_row_keys(self, single: Sequence[tuple[str, Entry]]) -> None:
+        """One request that names a row key twice in a channel could never keep it unique.
+
+        `single` are the entries that are not of a list, with their places: a list has no row keys.
+        """
         if self._row_keys < 2:
             return
         seen: dict[tuple[str, str], str] = {}
-        for place, entry in _walk(entries, "/deliveries"):
+        for place, entry in _walk(single):
             if (row_key := entry.get("row_key")) is None:
                 continue
             first = seen.setdefault((entry["channel"], row_key), place)
@@ -390,13 +420,12 @@ def _size(delivery: DeliveryRequest) -> int:
     return 1 + sum(_size(step) for step in (*delivery.then, *delivery.fallback))
 
 
-def _walk(entries: Sequence[Entry], place: str) -> Iterator[tuple[str, Entry]]:
-    for at, entry in enumerate(entries):
-        here = f"{place}/{at}"
-        yield here, entry
+def _walk(placed: Iterable[tuple[str, Entry]]) -> Iterator[tuple[str, Entry]]:
+    for place, entry in placed:
+        yield place, entry
         for name in ("then", "fallback"):
-            if steps := entry.get(name):
-                yield from _walk(steps, f"{here}/{name}")
+            steps: Sequence[Entry] = entry.get(name, ())
+            yield from _walk((f"{place}/{name}/{at}", step) for at, step in enumerate(steps))
 
 
 def _first(own: Any, inherited: Any) -> Any:

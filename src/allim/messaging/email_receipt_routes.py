@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
@@ -54,7 +55,7 @@ def email_receipt_routes(receipts: EmailReceipts, settings: EmailReceiptSettings
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         body = await request.body()
         if kind in MAIL_TYPES:
-            taken = await receipts.take(read_mail(body))
+            taken = await receipts.take(await asyncio.to_thread(read_mail, body), by_mail=True)
         elif kind == "application/json":
             try:
                 reports = EmailReports.model_validate_json(body)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from allim.channels.channel import Channel, RecipientKind
+from allim.channels.mail import parse_mailbox
 from allim.channels.unsubscribing import list_name
 from allim.database.pool import Connection, Database
 from allim.database.statements import Statements
@@ -49,30 +50,31 @@ class EmailReceipts:
             if channel.recipient_kind is RecipientKind.EMAIL
         ]
 
-    async def take(self, reports: Sequence[EmailReport]) -> Taken:
+    async def take(self, reports: Sequence[EmailReport], *, by_mail: bool = False) -> Taken:
         """Note reports and learn from them, in one transaction; the same again changes nothing.
 
-        Who is gone is so for every tenant. Who complained is not written to by the tenant that it
-        was about: by none where the delivery is not known.
+        Who is gone is so for every tenant; but `by_mail` anybody may report, a tenant too who
+        knows the Message-ID of its own mail, so that holds for its tenant only. Who complained is
+        not written to by the tenant that it was about: by none where the delivery is not known.
         """
         if not reports:
             return Taken(0, 0, 0)
         sent = [sent_as(report.message_id) for report in reports]
         async with self._database.transaction() as tx:
             found = await self._note(tx, reports, sent)
-            deliveries = [found.get(each.delivery_id) if each else None for each in sent]
+            deliveries = [found.get(each) if each else None for each in sent]
             learnt = [
                 learnt
                 for report, delivery in zip(reports, deliveries, strict=True)
-                if (learnt := _learnt(report, delivery)) is not None
+                if (learnt := _learnt(report, delivery, by_mail=by_mail)) is not None
             ]
             added = await learn(tx, SuppressedKind.EMAIL, learnt)
         return Taken(len(reports), sum(1 for each in deliveries if each), added)
 
     async def _note(
         self, tx: Connection, reports: Sequence[EmailReport], sent: Sequence[Sent | None]
-    ) -> Mapping[int, _Found]:
-        """The deliveries that the reports are about, by their id."""
+    ) -> Mapping[Sent, _Found]:
+        """The deliveries that the reports are about."""
         known = [(each, report) for each, report in zip(sent, reports, strict=True) if each]
         if not known:
             return {}
@@ -85,7 +87,10 @@ class EmailReceipts:
                 "channels": self._channels,
             },
         )
-        return {row[0]: _Found(*row) for row in await cursor.fetchall()}
+        return {
+            Sent(identity, notification): _Found(identity, recipient, tenant)
+            for identity, notification, recipient, tenant in await cursor.fetchall()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +100,16 @@ class _Found:
     tenant_id: int | None
 
 
-def _learnt(report: EmailReport, delivery: _Found | None) -> Learnt | None:
+def _learnt(report: EmailReport, delivery: _Found | None, *, by_mail: bool) -> Learnt | None:
     recipient = report.recipient or (delivery.recipient if delivery else None)
-    if recipient is None:
+    if recipient is None or not _is_address(recipient):
         return None
     identity = delivery.id if delivery else None
     tenant = delivery.tenant_id if delivery else None
     if report.is_hard_bounce:
         words = " ".join(part for part in (report.status, report.detail) if part)
-        return Learnt(recipient, HARD_BOUNCE, words or None, identity)
+        whose = tenant if by_mail else None
+        return Learnt(recipient, HARD_BOUNCE, words or None, identity, whose)
     if report.type is ReportKind.COMPLAINT:
         return Learnt(recipient, COMPLAINT, report.detail, identity, tenant)
     if report.type is ReportKind.UNSUBSCRIBE and report.list:
@@ -111,3 +117,12 @@ def _learnt(report: EmailReport, delivery: _Found | None) -> Learnt | None:
             recipient, UNSUBSCRIBED, report.detail, identity, tenant, list_name(report.list)
         )
     return None
+
+
+def _is_address(recipient: str) -> bool:
+    """A provider may report anything; what is no address would stand on the list in vain."""
+    try:
+        parse_mailbox(recipient.strip())
+    except ValueError:
+        return False
+    return True

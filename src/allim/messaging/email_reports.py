@@ -12,20 +12,26 @@ from dataclasses import dataclass
 from email import message_from_bytes
 from email.message import Message as ParsedMail
 from enum import StrEnum
+from itertools import islice
 from typing import Annotated
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from allim.channels.bounces import bounce_of_status
+from allim.channels.bounces import bounce_of
 from allim.hub.model import MAX_BIGINT, Recipient, Word
 
 EVENTS_LIMIT = 1000
+NESTED_LIMIT = 30
+"""Parts of a mail that hold others. The parser tries every line against all that are open."""
+LINES_LIMIT = 100_000
+PERMANENT_REPLY = 550
 _OURS = re.compile(
     r"<?allim\.([0-9]{1,19})\.([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})@"
 )
 _STATUS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}")
 _TYPED = re.compile(r"^\s*[\w-]+\s*;\s*")
+_NESTED = re.compile(rb"(?:\A|[\r\n])content-type:\s*(?:multipart|message)/", re.IGNORECASE)
 _SENT_HEADERS = ("message/rfc822", "text/rfc822-headers", "message/global-headers")
 
 ReportWords = Annotated[str, StringConstraints(max_length=4000, pattern=r"^[^\x00]*$")]
@@ -74,7 +80,8 @@ class EmailReport(BaseModel):
         """Whether the address itself is gone."""
         if self.type is not ReportKind.BOUNCE or self.permanent is False:
             return False
-        return bool(self.permanent or bounce_of_status(self.status or ""))
+        words = f"{self.status} {self.detail or ''}" if self.status else ""
+        return bool(self.permanent or bounce_of(PERMANENT_REPLY, words))
 
 
 class EmailReports(BaseModel):
@@ -102,21 +109,33 @@ def sent_as(message_id: str | None) -> Sent | None:
 
 
 def read_mail(content: bytes) -> Sequence[EmailReport]:
-    """The reports in a bounce mail or a complaint mail; empty where it is neither.
+    """The reports in a bounce mail or a complaint mail; empty where it is neither, or unreadable.
 
     Anybody can write such a mail, so only reports with a Message-ID of ours are taken, and none
-    names its recipient: that is whom the delivery went to.
+    names its recipient: that is whom the delivery went to. Takes up to seconds: not for the
+    event loop.
     """
-    mail = message_from_bytes(content)
-    if not (message_id := _message_id(mail)):
+    lines = max(content.count(b"\n"), content.count(b"\r"))
+    nested = sum(1 for _ in islice(_NESTED.finditer(content), NESTED_LIMIT + 1))
+    if lines > LINES_LIMIT or nested > NESTED_LIMIT:
         return ()
-    reports = []
+    try:
+        return list(islice(_reports(message_from_bytes(content)), EVENTS_LIMIT))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        # What the parser raises depends on how odd the mail is; another try would change nothing.
+        return ()
+
+
+def _reports(mail: ParsedMail) -> Iterator[EmailReport]:
+    if not (message_id := _message_id(mail)):
+        return
     for part in mail.walk():
         if part.get_content_type() in ("message/delivery-status", "message/global-delivery-status"):
-            reports += [_bounce(block, message_id) for block in _blocks(part) if "Action" in block]
+            for block in _blocks(part):
+                if "Action" in block and (report := _bounce(block, message_id)):
+                    yield report
         elif part.get_content_type() == "message/feedback-report":
-            reports.append(EmailReport(type=ReportKind.COMPLAINT, message_id=message_id))
-    return [report for report in reports if report is not None][:EVENTS_LIMIT]
+            yield EmailReport(type=ReportKind.COMPLAINT, message_id=message_id)
 
 
 def _bounce(block: Mapping[str, str], message_id: str) -> EmailReport | None:
@@ -142,7 +161,11 @@ def _message_id(mail: ParsedMail) -> str | None:
         if part.get_content_type() not in _SENT_HEADERS:
             continue
         inner = part.get_payload()
-        original = inner[0] if isinstance(inner, list) else message_from_bytes(str(inner).encode())
+        original = (
+            inner[0]
+            if isinstance(inner, list)
+            else message_from_bytes(str(inner).encode(errors="replace"))
+        )
         found = original.get("Message-ID") if isinstance(original, ParsedMail) else None
         if found is not None and sent_as(str(found)):
             return str(found)[:998]

@@ -44,7 +44,8 @@ class SuppressionRequest(BaseModel):
         default=None, description="Left out: an e-mail address where it has an @, else a phone"
     )
     list: Word | None = Field(
-        default=None, description="Only what belongs to this list; left out: nothing at all"
+        default=None,
+        description="Of an e-mail address: only what is of this list; left out: nothing at all",
     )
     tenant_id: TenantId | None = Field(
         default=None, description="Not by this tenant; left out: by nobody"
@@ -81,6 +82,9 @@ class SuppressionList:
         kind = request.recipient_kind or kind_of(request.recipient)
         recipient = canonical(request.recipient, kind)
         _refuse_nobody(recipient, kind)
+        if request.list is not None and kind is not SuppressedKind.EMAIL:
+            words = "only mails have lists: left out, nothing is sent to this number"
+            raise InvalidRequest([FieldProblem("/list", "not_a_mail", words)])
         if own is not None and request.tenant_id not in (None, own):
             raise InvalidRequest(
                 [FieldProblem("/tenant_id", "tenant_mismatch", "is not the tenant of the API key")]

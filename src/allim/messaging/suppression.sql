@@ -1,8 +1,13 @@
 -- name: suppression_columns
--- A fragment: a suppression `s` as SuppressionView has it.
+-- A fragment: a suppression `s` as SuppressionView has it. What holds for all may have been learnt
+-- from another tenant's delivery, so a tenant is not told from which, nor in what words.
 json_build_object('id', s.id, 'tenant_id', s.tenant_id, 'recipient_kind', s.recipient_kind,
                   'recipient', s.recipient, 'list', s.list, 'reason', s.reason,
-                  'detail', s.detail, 'delivery_id', s.delivery_id, 'created_at', s.created_at)
+                  'detail', CASE WHEN CAST(%(tenant)s AS bigint) IS NULL
+                                   OR s.tenant_id IS NOT NULL THEN s.detail END,
+                  'delivery_id', CASE WHEN CAST(%(tenant)s AS bigint) IS NULL
+                                        OR s.tenant_id IS NOT NULL THEN s.delivery_id END,
+                  'created_at', s.created_at)
 
 -- name: suppressed
 -- Which of these must not be written to, and why: what holds for everything before what holds
@@ -52,8 +57,11 @@ DELETE FROM suppression AS s
 RETURNING s.id
 
 -- name: list
+-- A tenant sees its own entries, and what holds for all only of an address that it names: the others
+-- are addresses that other tenants write to.
 SELECT {suppression} FROM suppression AS s
  WHERE (CAST(%(before)s AS bigint) IS NULL OR s.id < %(before)s)
-   AND (CAST(%(tenant)s AS bigint) IS NULL OR s.tenant_id IS NULL OR s.tenant_id = %(tenant)s)
+   AND (CAST(%(tenant)s AS bigint) IS NULL OR s.tenant_id = %(tenant)s
+        OR (s.tenant_id IS NULL AND CAST(%(recipient)s AS text) IS NOT NULL))
    AND (CAST(%(recipient)s AS text) IS NULL OR s.recipient = %(recipient)s)
  ORDER BY s.id DESC LIMIT %(limit)s

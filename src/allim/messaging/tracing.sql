@@ -55,8 +55,12 @@ SELECT json_build_object('message_id', r.message_id, 'job_id', r.job_id,
 -- name: opted_out
 SELECT json_build_object('id', s.id, 'tenant_id', s.tenant_id,
                          'recipient_kind', s.recipient_kind, 'recipient', s.recipient,
-                         'list', s.list, 'reason', s.reason, 'detail', s.detail,
-                         'delivery_id', s.delivery_id, 'created_at', s.created_at)
+                         'list', s.list, 'reason', s.reason,
+                         'detail', CASE WHEN CAST(%(tenant)s AS bigint) IS NULL
+                                          OR s.tenant_id IS NOT NULL THEN s.detail END,
+                         'delivery_id', CASE WHEN CAST(%(tenant)s AS bigint) IS NULL
+                                               OR s.tenant_id IS NOT NULL THEN s.delivery_id END,
+                         'created_at', s.created_at)
   FROM suppression AS s
  WHERE s.recipient = ANY (%(recipients)s::text[])
    AND (CAST(%(tenant)s AS bigint) IS NULL OR s.tenant_id IS NULL OR s.tenant_id = %(tenant)s)

@@ -25,10 +25,11 @@ class SendingLimits:
 
     `batch` is how many pieces of work one call of `send` takes; `concurrency` how many
     calls may run at once in one relay, `per_target` how many of them to one target (None:
-    half of them). `call_timeout` is seconds: the longest that one `send` may take. No call is
-    started that could outlive its lease. `at_most_once` holds work for an operator when nobody
-    can say whether it arrived. `can_be_asked` says that `reconcile` finds out for certain: what
-    nobody saw the end of is then never settled by a guess, but asked for until there is an answer.
+    a quarter of them, or all where there is one target only). `call_timeout` is seconds: the
+    longest that one `send` may take. No call is started that could outlive its lease.
+    `at_most_once` holds work for an operator when nobody can say whether it arrived.
+    `can_be_asked` says that `reconcile` finds out for certain: what nobody saw the end of is then
+    never settled by a guess, but asked for until there is an answer.
     """
 
     batch: int = 1
