@@ -159,7 +159,9 @@ def _troubles(visit: Visit, state: State, dead: Group | None) -> Sequence[Troubl
     if state.dead:
         text = t("overview.dead", n=state.dead)
         if dead is not None:
-            text += " · " + t("overview.mostly", channel=dead.channel, code=dead.error_code or "–")
+            code = dead.error_code or t("dead_letters.no_code")
+            why = t.known(f"notifications.code.{code}", code)
+            text += " · " + t("overview.mostly", channel=dead.channel, why=why)
         tell(False, text, url("/dead-letters"), "dead")
     if state.troubles.disabled_endpoints:
         text = t("overview.disabled", n=state.troubles.disabled_endpoints)
