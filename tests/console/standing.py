@@ -117,6 +117,9 @@ async def add_trouble(database: Database) -> str:
     await add_deliveries(database, "SLACK", 412, age=400)
     await add_deliveries(database, "SLACK", 60, status="FAILED", next_=90)
     await add_deliveries(database, "SLACK", 9, status="DEAD")
+    await database.fetch(
+        "UPDATE delivery SET error_code = 'http_503' WHERE status = 'DEAD' RETURNING id"
+    )
     await add_deliveries(database, "SMS", 3, status="HELD")
     await add_events(database, 12, topic="mails", key=None)
     head = await add_blocked_key(database)

@@ -43,7 +43,9 @@ async def test_everything_that_is_stuck_is_said_with_where_it_is_mended(
 
     said = {
         re.sub(r"6m \d+s", "6m", text): to
-        for to, text in re.findall(r'<li class="\w+"><a href="([^"]*)">([^<]*)</a>', page.text)
+        for to, text in re.findall(
+            r'<li class="\w+"><a href="([^"]*)"><span>([^<]*)</span>', page.text
+        )
     }
     assert said["SLACK: the oldest has been due for 6m, 412 in all"].startswith(
         "/console/notifications?channel=SLACK"
@@ -51,9 +53,14 @@ async def test_everything_that_is_stuck_is_said_with_where_it_is_mended(
     assert said["SLACK: hooks.slack.com #3f2a fails and is left alone for a while"] == (
         "/console/channels#SLACK"
     )
-    assert said["One alert of high severity is open"] == "/console/enrolment"
-    assert said["13 dead letters"] == "/console/dead-letters"
-    assert said["One key waits behind an event that failed"] == "/console/events"
+    assert said["One alert of high severity is open"] == (
+        "/console/enrolment/alerts?severity=high&amp;state=open"
+    )
+    assert said["13 dead letters · mostly SLACK: HTTP 503: the other side is down"] == (
+        "/console/dead-letters"
+    )
+    assert "Send again or discard" in page.words
+    assert said["One key waits behind an event that failed"] == "/console/events#blocked"
     assert said["Events: no relay reads 2 slots"] == "/console/events"
     assert said["One webhook target is disabled"] == "/console/channels#endpoints"
     assert 'badge error" title="error">failed' in page.text, "a sync run"

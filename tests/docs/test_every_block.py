@@ -26,7 +26,7 @@ from tests.docs.openapi import openapi
 
 LANGUAGES = {
     *("conf", "console", "html", "ini", "javascript", "jinja", "json", "powershell", "python"),
-    *("sh", "sql", "text", "toml", "xml", "yaml"),
+    *("nginx", "sh", "sql", "text", "toml", "xml", "yaml"),
 }
 """`conf` is postgresql.conf; `ini` are variables, systemd's units, pgbouncer.ini."""
 

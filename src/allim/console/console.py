@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
+from starlette.convertors import IntegerConvertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
@@ -77,7 +78,12 @@ class Console:
         async def endpoint(request: Request) -> Response:
             return await self._serve(request, page, answer)
 
-        return Route(path, endpoint, methods=[method], name=f"{page}:{path}")
+        route = Route(path, endpoint, methods=[method], name=f"{page}:{path}")
+        route.param_convertors = {
+            name: _Number() if isinstance(convertor, IntegerConvertor) else convertor
+            for name, convertor in route.param_convertors.items()
+        }
+        return route
 
     async def _nothing_there(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def nothing(visit: Visit) -> Response:
@@ -135,6 +141,13 @@ class Console:
         if actor is None:
             return self._entrance.send_to_login(visit)
         return replace(visit, actor=actor)
+
+
+class _Number(IntegerConvertor):
+    """Thousands of digits are no error of ours: cut, they are still too large to be anything."""
+
+    def convert(self, value: str) -> int:
+        return int(value[:30])
 
 
 async def _checked_form(visit: Visit) -> Form:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from starlette.responses import Response
 
 from allim.base.errors import Forbidden
@@ -26,7 +28,8 @@ class Entrance:
     def send_to_login(self, visit: Visit) -> Response:
         """To the login, and from there back to the page that was asked for."""
         if visit.request.headers.get("hx-request") == "true":
-            headers = {**SECURITY_HEADERS, "HX-Redirect": visit.url("/login")}
+            back = visit.url("/login", next=_after(_looked_at(visit)))
+            headers = {**SECURITY_HEADERS, "HX-Redirect": back}
             return Response("", 401, headers)
         if visit.request.method == "GET":
             return visit.redirect("/login", next=visit.own_path)
@@ -51,12 +54,14 @@ class Entrance:
             answer = refuse(429, visit.t("base.login.too_often"))
             answer.headers["Retry-After"] = str(int(SECONDS))
             return answer
+        # Counted before anything is waited for, or guesses sent at once would all be let through.
+        self._limit.failed(client)
         try:
             opened = await self._sessions.open(visit.form.text("key") or "")
         except Forbidden as error:
+            self._limit.succeeded(client)
             return refuse(403, visit.t(f"base.login.{error.code}"))
         if opened is None:
-            self._limit.failed(client)
             return refuse(401, visit.t("base.login.unknown_key"))
         self._limit.succeeded(client)
         answer = visit.redirect(after)
@@ -77,6 +82,15 @@ class Entrance:
         if language in LANGUAGES:
             visit.set_cookie(answer, "allim_language", str(language), seconds=_YEAR)
         return answer
+
+
+def _looked_at(visit: Visit) -> str | None:
+    """The path of the page that htmx asked from, beneath the console's, with its query."""
+    try:
+        seen = urlsplit(visit.request.headers.get("hx-current-url", ""))
+    except ValueError:
+        return None
+    return seen.path.removeprefix(visit.url("")) + (f"?{seen.query}" if seen.query else "")
 
 
 def _after(path: str | None) -> str:

@@ -40,5 +40,5 @@ class Flash:
         try:
             mood, text = json.loads(base64.b64decode(cookie, altchars=b"-_", validate=True))
             return cls(str(text)[:_LONGEST], Mood(mood))
-        except (ValueError, TypeError, binascii.Error):
+        except (ValueError, TypeError, RecursionError, binascii.Error):
             return None

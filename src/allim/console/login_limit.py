@@ -24,7 +24,7 @@ class LoginLimit:
         return count >= FAILURES and self._clock() - since < SECONDS
 
     def failed(self, client: str) -> None:
-        """It brought a key that nobody knows."""
+        """It brings a key, of which nothing is known yet."""
         now = self._clock()
         since, count = self._failed.pop(client, (now, 0))
         if now - since >= SECONDS:
@@ -34,5 +34,5 @@ class LoginLimit:
             self._failed.popitem(last=False)
 
     def succeeded(self, client: str) -> None:
-        """It brought a good key."""
+        """The key was a good one."""
         self._failed.pop(client, None)

@@ -9,6 +9,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic_core import to_json
 
+from allim.console.recipients import shown
+
 
 class Templates:
     """The templates of the package. Everything is escaped; what is not there is an error."""
@@ -27,6 +29,7 @@ class Templates:
             "iso": _iso,
             "thousands": _thousands,
             "json": _json,
+            "recipient": shown,
         }
 
     def render(self, name: str, context: Mapping[str, Any], block: str | None = None) -> str:

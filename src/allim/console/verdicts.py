@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from allim.console.languages import Catalogue
+from allim.console.recipients import shown
 from allim.hub.status import DeliveryStatus
 from allim.hub.views import DeliveryView, NotificationView
 from allim.relay.outcomes import OutcomeKind
@@ -63,7 +64,7 @@ def _verdict(
     text = t(
         f"notifications.why.{key}",
         channel=delivery.channel,
-        to=t("notifications.to", recipient=delivery.recipient) if delivery.recipient else "",
+        to=t("notifications.to", recipient=shown(delivery.recipient)) if delivery.recipient else "",
         n=_tries(delivery),
         reason=explain(delivery.error_code, delivery.last_error, t),
         receipt=delivery.receipt_status or "",

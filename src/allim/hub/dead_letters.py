@@ -69,9 +69,9 @@ class DeadLetters:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def groups(self) -> Sequence[Group]:
-        """Every group, the largest first; 200 at most."""
-        rows = await self._database.fetch(SQL["groups"], {"groups": GROUPS, "most": COUNTED + 1})
+    async def groups(self, *, counted: int = COUNTED) -> Sequence[Group]:
+        """Every group, the largest first; 200 at most, each counted up to `counted`."""
+        rows = await self._database.fetch(SQL["groups"], {"groups": GROUPS, "most": counted + 1})
         return [Group(DeliveryStatus(row[0]), *row[1:]) for row in rows]
 
     async def members(

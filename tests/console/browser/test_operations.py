@@ -19,7 +19,7 @@ from tests.requirements import needs_korean_font
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PHONE = {"width": 390, "height": 844}
-WIDE = {"width": 1360, "height": 900}
+WIDE = {"width": 1280, "height": 900}
 
 DRAWN = """name => {
   const canvas = document.querySelector(`[data-chart=${name}] canvas`);

@@ -14,22 +14,26 @@ from allim.console.services import ConsoleServices
 from allim.console.standing import MOST, ChannelStanding, EventStanding, Standing, Troubles
 from allim.console.visit import SECURITY_HEADERS, Visit
 from allim.enrolment.runs import RunFilter
+from allim.hub.dead_letters import DeadLetters, Group
 from allim.hub.rollups import RelayView, Rollups, Window
 from allim.relay.tally import EVENTS
 
 LATE_SECONDS = 60.0
 STUCK_SECONDS = 300.0
 _RUNS = 5
+_COMPARED = 1000
+"""Dead letters of a group that are counted to find the largest: this is asked every few seconds."""
 _WINDOWS = {window.word: window for window in Window}
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Something that wants somebody: in words, and the page where it is mended."""
+    """Something that wants somebody: in words, where it is mended, and by what."""
 
     bad: bool
     text: str
     to: str
+    mend: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ def overview_page(services: ConsoleServices) -> Page:
     """The page and what it does."""
     page = Page("overview")
     standing = Standing(services.database, list(services.channels))
-    rollups = Rollups(services.database)
+    rollups, dead_letters = Rollups(services.database), DeadLetters(services.database)
 
     @page.get("/")
     async def show(visit: Visit) -> Response:
@@ -87,12 +91,13 @@ def overview_page(services: ConsoleServices) -> Page:
             await standing.troubles(),
             await rollups.relays(),
         )
+        groups = await dead_letters.groups(counted=_COMPARED) if state.dead else []
         window = _WINDOWS.get(visit.query("range") or "", Window.HOUR)
         return visit.render(
             "overview/show.html",
             state=state,
             fresh=not (state.troubles.has_notifications or state.troubles.has_events),
-            found=_troubles(visit, state),
+            found=_troubles(visit, state, groups[0] if groups else None),
             duration=duration,
             most=MOST,
             modes={name: c.configured() for name, c in services.channels.items()},
@@ -110,51 +115,57 @@ def overview_page(services: ConsoleServices) -> Page:
     return page
 
 
-def _troubles(visit: Visit, state: State) -> Sequence[Trouble]:
+def _troubles(visit: Visit, state: State, dead: Group | None) -> Sequence[Trouble]:
     """What wants somebody, the worst first."""
-    t = visit.t
+    t, url = visit.t, visit.url
     found: list[Trouble] = []
+
+    def tell(bad: bool, text: str, to: str, mend: str) -> None:
+        trouble = Trouble(bad, text, to, t(f"overview.mend.{mend}"))
+        if trouble not in found:
+            found.append(trouble)
+
     if not state.alive:
-        found.append(Trouble(True, t("overview.no_relay"), visit.url("/") + "#relays"))
+        tell(True, t("overview.no_relay"), url("/") + "#relays", "relay")
     for channel in state.channels:
         late = channel.oldest or 0.0
         unserved = state.alive and channel.channel not in state.lanes
-        to = visit.url("/notifications", channel=channel.channel, status="PENDING")
+        to = url("/notifications", channel=channel.channel, status="PENDING")
         if unserved and late >= LATE_SECONDS:
             text = t("overview.no_relay_for", channel=channel.channel, n=channel.due)
-            found.append(Trouble(True, text, to))
+            tell(True, text, to, "relay")
         elif late >= LATE_SECONDS:
             text = t("overview.late", channel=channel.channel, age=duration(late), n=channel.due)
-            found.append(Trouble(late >= STUCK_SECONDS, text, to))
+            tell(late >= STUCK_SECONDS, text, to, "look")
     events = state.events
     if events.unread_slots and (events.ready or events.parked):
-        text = t("overview.slots_unread", n=events.unread_slots)
-        found.append(Trouble(True, text, visit.url("/events")))
+        tell(True, t("overview.slots_unread", n=events.unread_slots), url("/events"), "relay")
     if (late := events.oldest or 0.0) >= LATE_SECONDS:
         text = t("overview.late", channel=t("overview.events"), age=duration(late), n=events.ready)
-        found.append(Trouble(late >= STUCK_SECONDS, text, visit.url("/events")))
+        tell(late >= STUCK_SECONDS, text, url("/events"), "look")
     if events.blocked_keys:
         text = t("overview.blocked", n=events.blocked_keys)
-        found.append(Trouble(False, text, visit.url("/events")))
+        tell(False, text, url("/events") + "#blocked", "blocked")
     for relay in state.relays:
         if not relay.alive:
-            found.append(
-                Trouble(False, t("overview.lost", worker=relay.worker), visit.url("/") + "#relays")
-            )
+            tell(False, t("overview.lost", worker=relay.worker), url("/") + "#relays", "look")
         for breaker in relay.breakers if relay.alive else ():
-            to = visit.url("/events") if breaker.lane == EVENTS else visit.url("/channels")
+            to = url("/events") if breaker.lane == EVENTS else url("/channels")
             text = t("overview.breaker", channel=breaker.lane, target=breaker.target)
-            trouble = Trouble(True, text, f"{to}#{breaker.lane}")
-            if trouble not in found:
-                found.append(trouble)
+            tell(True, text, f"{to}#{breaker.lane}", "breaker")
     if state.troubles.high_alerts:
-        text = t("overview.alerts", n=state.troubles.high_alerts)
-        found.append(Trouble(True, text, visit.url("/enrolment")))
+        to = url("/enrolment/alerts", severity="high", state="open")
+        tell(True, t("overview.alerts", n=state.troubles.high_alerts), to, "alerts")
     if state.dead:
-        found.append(Trouble(False, t("overview.dead", n=state.dead), visit.url("/dead-letters")))
+        text = t("overview.dead", n=state.dead)
+        if dead is not None:
+            code = dead.error_code or t("dead_letters.no_code")
+            why = t.known(f"notifications.code.{code}", code)
+            text += " · " + t("overview.mostly", channel=dead.channel, why=why)
+        tell(False, text, url("/dead-letters"), "dead")
     if state.troubles.disabled_endpoints:
         text = t("overview.disabled", n=state.troubles.disabled_endpoints)
-        found.append(Trouble(False, text, visit.url("/channels") + "#endpoints"))
+        tell(False, text, url("/channels") + "#endpoints", "disabled")
     return sorted(found, key=lambda trouble: not trouble.bad)
 
 

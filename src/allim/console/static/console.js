@@ -84,14 +84,32 @@ document.addEventListener("keydown", (event) => {
   search.select();
 });
 
-// Live regions rest while the page is hidden, and while somebody has opened or chosen something
-// within them.
+// Live regions rest while the page is hidden, and while somebody has opened, chosen or marked
+// something within them. A click alone, which only moves the focus, holds nothing up.
+function isBusy(region) {
+  const marked = getSelection();
+  return document.hidden || region.querySelector("details[open], :focus-visible") ||
+    (!marked.isCollapsed && marked.getRangeAt(0).intersectsNode(region));
+}
+
 document.addEventListener("htmx:beforeRequest", (event) => {
-  const region = event.target.closest("[data-live]");
-  if (!region) return;
-  const busy = document.hidden || region.contains(document.activeElement) ||
-    region.querySelector("details[open]");
-  if (busy) event.preventDefault();
+  if (event.target.matches("[data-live]") && isBusy(event.target)) event.preventDefault();
+});
+
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const region = event.detail.target;
+  if (!region.matches("[data-live]")) return;
+  if (isBusy(region)) event.detail.shouldSwap = false;
+  region.scrolled = [...region.querySelectorAll(".scroll")].map((table) => table.scrollLeft);
+});
+
+// When the server last answered: what stands on the page is as old as that.
+let answered = new Date();
+document.addEventListener("htmx:afterRequest", (event) => {
+  const stale = document.getElementById("stale");
+  if (event.detail.successful) answered = new Date();
+  stale.querySelector("time").textContent = answered.toTimeString().slice(0, 8);
+  stale.hidden = event.detail.successful;
 });
 
 document.addEventListener("htmx:configRequest", (event) => {
@@ -100,6 +118,10 @@ document.addEventListener("htmx:configRequest", (event) => {
   }
 });
 
-document.addEventListener("htmx:afterSwap", (event) => showTimes(event.target));
+document.addEventListener("htmx:afterSwap", (event) => {
+  const tables = event.target.querySelectorAll(".scroll");
+  tables.forEach((table, n) => { table.scrollLeft = event.target.scrolled?.[n] ?? 0; });
+  showTimes(event.target);
+});
 showTimes(document);
 fillMoments();
