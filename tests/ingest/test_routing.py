@@ -80,7 +80,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no name": ([{"deliveries": []}], "route 1: name is required"),
     "an odd name": ([route("a b")], "route 1 \\('a b'\\): name "),
     "no deliveries": ([{"name": "a"}], r"route 1 \('a'\): deliveries is required"),
-    "an unknown field": ([route("a", sverity="x")], "sverity is not a field"),
+    "an unknown field": ([route("a", sverity="x")], "sverity is not a known field"),
     "an unknown channel": (
         [route("ok"), {"name": "b", "deliveries": [{"channel": "PIGEON"}]}],
         r"route 2 \('b'\): deliveries/0/channel must be one of: .*EMAIL",
