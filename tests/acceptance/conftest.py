@@ -38,8 +38,8 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def start(place: Path) -> AsyncIterator[Start]:
-    """Starts programs in an empty directory."""
+async def start(place: Path, database_url: str) -> AsyncIterator[Start]:
+    """Starts programs in an empty directory; the database goes only after they are gone."""
     async with programs(place) as start:
         yield start
 

@@ -48,7 +48,8 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def start(place: Path) -> AsyncIterator[Start]:
+async def start(place: Path, database_url: str) -> AsyncIterator[Start]:
+    # The database is asked for here, so that it goes only after the programs are gone.
     async with programs(place) as start:
         yield start
 
