@@ -80,6 +80,7 @@ CHECKS = """
 SELECT class.relname, pg_get_constraintdef(constraint_.oid)
   FROM pg_constraint AS constraint_ JOIN pg_class AS class ON class.oid = constraint_.conrelid
  WHERE constraint_.contype = 'c'
+ ORDER BY class.relname, constraint_.conname
 """
 _ONE_OF = re.compile(r"^CHECK \(\(\(?(\w+)\)?(?:::\w+)? = ANY \(.*ARRAY\[(.*)\]")
 _VALUE = re.compile(r"'([^']*)'")

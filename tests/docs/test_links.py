@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import unified_diff
 from pathlib import Path
 
 import pytest
@@ -80,9 +81,9 @@ def test_the_index_lists_every_page() -> None:
 
 
 def test_the_generated_reference_is_up_to_date(database_url: str) -> None:
-    stale = [
-        str(path.relative_to(ROOT))
-        for path, text in pages(database_url).items()
-        if not path.exists() or path.read_text("utf-8") != text.rstrip() + "\n"
-    ]
-    assert not stale, f"out of date: {', '.join(stale)}; run `make docs`"
+    for path, text in pages(database_url).items():
+        there = path.read_text("utf-8").splitlines() if path.exists() else []
+        changed = list(unified_diff(there, text.rstrip().splitlines(), n=0, lineterm=""))
+        assert not changed, (
+            f"{path.relative_to(ROOT)} is out of date: run `make docs`\n" + "\n".join(changed[:20])
+        )
