@@ -11,7 +11,7 @@ PACKAGES := chromium fontconfig fonts-nanum pgbouncer prometheus prometheus-aler
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo up test check format docs bench clean
+.PHONY: help setup system demo up test again check format docs bench clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ up: $(READY) ## Run Allim on http://127.0.0.1:18080
 
 test: $(READY) ## Run the tests (a PostgreSQL of their own is started)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+again: $(READY) ## Run what failed last once more, one test at a time
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 check: $(READY) ## Everything that must hold: lint, format, types, import contracts, tests
 	$(BIN)/ruff check

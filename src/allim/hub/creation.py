@@ -21,8 +21,9 @@ from allim.base.ids import uuid7
 from allim.channels.channel import Channel
 from allim.database.statements import Statements
 from allim.database.transactions import Ask, Conversation, Rows
+from allim.hub.canonical import canonical_hash
 from allim.hub.model import NotificationRequest
-from allim.hub.resolution import Entry, canonical_hash, resolve
+from allim.hub.resolution import Entry, resolve
 from allim.hub.status import DeliveryStatus, NotificationStatus
 from allim.hub.storable import suspicious, unstorable
 from allim.hub.templates.naming import Templates, Wanted, wanted_by
