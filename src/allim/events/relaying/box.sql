@@ -17,8 +17,11 @@ UPDATE relay SET lease_until = clock_timestamp() + make_interval(secs => %(lease
 RETURNING id
 
 -- name: retire
-WITH me AS (UPDATE relay SET retired = true, fenced = fenced OR %(clean)s, updated_at = now()
-             WHERE id = %(relay)s RETURNING id)
+-- FOR UPDATE waits for a settle of ours that was given up while it was being committed: whoever
+-- takes the slots must see what it parked.
+WITH mine AS MATERIALIZED (SELECT id FROM relay WHERE id = %(relay)s FOR UPDATE),
+me AS (UPDATE relay SET retired = true, fenced = fenced OR %(clean)s, updated_at = now()
+         FROM mine WHERE relay.id = mine.id RETURNING relay.id)
 UPDATE relay_slot SET relay_id = NULL, updated_at = now() FROM me WHERE relay_id = me.id
 
 -- name: retire_dead
