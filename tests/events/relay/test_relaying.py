@@ -347,7 +347,7 @@ async def test_under_a_backlog_what_was_written_together_leaves_together(
     database: Database, outbox: Outbox, world: World
 ) -> None:
     await outbox.put(*numbered(1000, 4))
-    async with relaying(database, world, batch=100, batch_max=100):
+    async with relaying(database, world, batch=100, batch_max=100, spread=True):
         await outbox.until_all_are("SENT")
     first = min(message.seq for message in world.came)
     half = [message.seq - first for message in world.came[:2000]]

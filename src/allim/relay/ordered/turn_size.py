@@ -51,7 +51,7 @@ class TurnSize:
 
         The backlog of a few slots only is taken in full turns, too.
         """
-        if not cut:
+        if not cut or not self._limits.spread:
             self._spread = 0
         elif self._spread and scarce:
             self._spread = min(self._spread * 2, SLOTS)
