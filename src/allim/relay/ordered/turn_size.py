@@ -11,9 +11,9 @@ from allim.relay.ordered.message import Ordered
 class TurnSize:
     """Grows while there is a backlog, and shrinks where messages are large.
 
-    Under a backlog every turn takes a little of each of its slots: what was written together stands
-    together, and is read and updated together. No turn has all slots, so that several can be
-    under way.
+    With `limits.spread` every turn under a backlog takes a little of each of its slots: what was
+    written together stands together, and is read and updated together. No turn has all slots, so
+    that several can be under way.
     """
 
     def __init__(self, limits: OrderedLimits) -> None:
