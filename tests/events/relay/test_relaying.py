@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from allim.database.pool import Database
 from allim.events.relaying.box import OutboxBox
 from allim.events.relaying.message import OutboxMessage
-from allim.relay.ordered.box import Fetched
+from allim.events.slots import slot_of
+from allim.relay.ordered.box import Fetched, Landed, Settlement
+from allim.relay.ordered.message import Line
 from allim.relay.ordered.relay import LANE
+from allim.relay.outcomes import Outcome
 from allim.relay.wake import WakeSignal
 from tests.events.relay.conftest import REFUSED, RETRY, Outbox, World, put, relaying
 
@@ -239,6 +242,58 @@ async def test_a_relay_that_loses_its_lease_drops_everything_and_starts_anew(
         assert len(set(came)) == 4
 
 
+class SlowToTell(OutboxBox):
+    """Tells late which lines of slots that were taken are blocked."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.asked = asyncio.Event()
+        self.tell = asyncio.Event()
+        self.settled = asyncio.Event()
+
+    async def blocked(self, slots: Collection[int]) -> set[Line]:
+        lines = await super().blocked(slots)
+        if FAR in slots:
+            self.asked.set()
+            await self.tell.wait()
+        return lines
+
+    async def settle(self, relay: str, settlement: Settlement[OutboxMessage]) -> Landed | None:
+        landed = await super().settle(relay, settlement)
+        asyncio.get_running_loop().call_soon(self.settled.set)
+        return landed
+
+
+FAR = 40
+"""A slot that another relay has at first."""
+
+
+async def test_a_line_that_is_blocked_while_slots_are_taken_over_stays_blocked(
+    database: Database, outbox: Outbox, world: World
+) -> None:
+    await database.fetch(
+        "WITH other AS (INSERT INTO relay (id, lease_until) VALUES ('other', now() + interval '1h')"
+        " RETURNING id) UPDATE relay_slot SET relay_id = other.id FROM other WHERE slot >= 32"
+        " RETURNING 1"
+    )
+    key = next(key for key in map(str, range(1000)) if slot_of(key) < 32)
+    box = SlowToTell(database)
+    world.hold = asyncio.Event()
+    world.refuse("head", Outcome.snooze("later", 3600.0))
+    await outbox.put((key, "head"))
+    async with relaying(database, world, box=box):
+        await world.until(lambda: bool(world.calls))
+        await database.fetch("UPDATE relay SET lease_until = now() WHERE id = 'other' RETURNING 1")
+        await box.asked.wait()
+        world.hold.set()
+        await box.settled.wait()
+        box.tell.set()
+        await outbox.put((key, "follower"))
+        rows = await outbox.until(lambda rows: rows[1]["parked"] or rows[1]["status"] == "SENT")
+    assert [(row["status"], row["parked"]) for row in rows] == [("FAILED", True), ("PENDING", True)]
+    assert not world.came
+
+
 async def test_a_wake_brings_an_idle_relay_to_look(
     database: Database, outbox: Outbox, world: World
 ) -> None:
@@ -347,7 +402,7 @@ async def test_under_a_backlog_what_was_written_together_leaves_together(
     database: Database, outbox: Outbox, world: World
 ) -> None:
     await outbox.put(*numbered(1000, 4))
-    async with relaying(database, world, batch=100, batch_max=100, spread=True):
+    async with relaying(database, world, batch=100, batch_max=100):
         await outbox.until_all_are("SENT")
     first = min(message.seq for message in world.came)
     half = [message.seq - first for message in world.came[:2000]]

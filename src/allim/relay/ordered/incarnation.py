@@ -298,7 +298,7 @@ class Incarnation(Generic[Message]):
             self._due_at = self._clock()
         if end.landed is None:
             return
-        self._tenure.blocked |= end.landed.blocked.keys()
+        self._tenure.blocked.update(end.landed.blocked)
         self._tenure.blocked.difference_update(end.landed.freed)
         delays = [delay for delay in end.landed.blocked.values() if delay is not None]
         if end.next_retry is not None:

@@ -15,9 +15,7 @@ class OrderedLimits:
     no more than about `turn_bytes`. `turns` of them may be under way at a time. After
     `max_retries` retries, `retry_after` apart, a message is dead. An idle relay polls after
     `poll` (`poll_deaf` where it hears no wakes). A publisher that can't be had is tried again
-    after `pause`, then ever later up to `pause_max`. With `spread` turns under a backlog take a
-    little of many slots, which is cheaper; it is off, since with relays killed over and over a
-    key was seen out of order once in about twenty runs, and never without it.
+    after `pause`, then ever later up to `pause_max`.
     """
 
     lease: float = 15.0
@@ -25,7 +23,6 @@ class OrderedLimits:
     batch_max: int = 1000
     turn_bytes: int = 8 * 1024 * 1024
     turns: int = 3
-    spread: bool = False
     max_retries: int = 3
     retry_after: float = 60.0
     poll: float = 5.0

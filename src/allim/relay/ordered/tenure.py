@@ -51,7 +51,9 @@ class Tenure(Generic[Message]):
         taken = holdings.slots - self.held
         if taken:
             # Before anything of them is read: what must wait is known by then.
-            self.blocked |= await self._box.blocked(taken)
+            # Not «|= await»: what turns end meanwhile is noted here, too.
+            blocked = await self._box.blocked(taken)
+            self.blocked |= blocked
             for slot in taken:
                 self._marks.lower(slot, 0)
             self.held |= taken

@@ -11,9 +11,9 @@ from allim.relay.ordered.message import Ordered
 class TurnSize:
     """Grows while there is a backlog, and shrinks where messages are large.
 
-    With `limits.spread` every turn under a backlog takes a little of each of its slots: what was
-    written together stands together, and is read and updated together. No turn has all slots, so
-    that several can be under way.
+    Under a backlog every turn takes a little of each of its slots: what was written together stands
+    together, and is read and updated together. No turn has all slots, so that several can be
+    under way.
     """
 
     def __init__(self, limits: OrderedLimits) -> None:
@@ -51,7 +51,7 @@ class TurnSize:
 
         The backlog of a few slots only is taken in full turns, too.
         """
-        if not cut or not self._limits.spread:
+        if not cut:
             self._spread = 0
         elif self._spread and scarce:
             self._spread = min(self._spread * 2, SLOTS)
