@@ -10,6 +10,9 @@ WORKERS ?= 4
 PACKAGES := chromium fontconfig fonts-nanum pgbouncer prometheus prometheus-alertmanager
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 
+# Programs that tests start by the hundred would compile themselves anew each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup system demo up test again check format docs bench clean
 

@@ -70,20 +70,19 @@ def run(stage: Stage, *, events: int = 100_000, seconds: float = 10.0) -> Iterat
 
 
 def run_flat(stage: Stage, *, rows: int = 5_000_000, events: int = 100_000) -> Iterator[Figure]:
-    """The same rate with many rows waiting, and with many sent ones kept. Takes some minutes."""
-    fresh = _rate(stage, "null", events)
+    """The same rate with many rows waiting, and with many sent ones kept. Takes some minutes.
+
+    Each is the best of three: whatever else the machine does can only make them slower.
+    """
+    fresh = max(_rate(stage, "null", events)["rate"] for _ in range(3))
     _clear(stage)
     _fill(stage, rows, "PENDING")
-    waiting = _rate(stage, "null", events, fill=False)
-    yield at_most(
-        FLAT_CASE, f"slower with {rows:,} waiting", fresh["rate"] / waiting["rate"], "×", 1.2
-    )
+    waiting = max(_rate(stage, "null", events, fill=False)["rate"] for _ in range(3))
+    yield at_most(FLAT_CASE, f"slower with {rows:,} waiting", fresh / waiting, "×", 1.2)
     _clear(stage)
     _fill(stage, rows, "SENT")
-    kept = _rate(stage, "null", events, clear=False)
-    yield at_most(
-        FLAT_CASE, f"slower with {rows:,} sent ones kept", fresh["rate"] / kept["rate"], "×", 1.2
-    )
+    kept = max(_rate(stage, "null", events, clear=False)["rate"] for _ in range(3))
+    yield at_most(FLAT_CASE, f"slower with {rows:,} sent ones kept", fresh / kept, "×", 1.2)
     _clear(stage)
 
 
