@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from unittest.mock import patch
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ import psycopg
 import pytest
 
 from allim.database.embedded import EmbeddedServer
+from allim.database.embedded.cluster import SETTINGS
 from allim.database.migrate import migrate
 from allim.database.pool import Database
 
@@ -40,7 +42,9 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid4().hex
     # Not pytest's own directory: that is too deep for the path of a socket.
     home = Path(tempfile.gettempdir()) / f"allim-test-{run[:12]}"
-    server = EmbeddedServer.open(home)
+    # It need not outlive a power cut, and every test makes a database and drops it.
+    with patch.dict(SETTINGS, fsync="off", full_page_writes="off"):
+        server = EmbeddedServer.open(home)
     yield server.url
     server.close()
     if not (server.data / "postmaster.pid").exists():
