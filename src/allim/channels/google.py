@@ -18,8 +18,8 @@ import structlog
 from pydantic_core import from_json
 
 from allim.base.clock import SYSTEM_CLOCK, Clock
-from allim.channels.answers import is_worth_retrying
-from allim.channels.channel import HttpAnswer, OutgoingHttp
+from allim.channels.answers import is_worth_retrying, json_object
+from allim.channels.channel import OutgoingHttp
 
 TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -149,7 +149,7 @@ class Tokens:
             timeout=timeout,
             trusted=True,
         )
-        said = _object(answer)
+        said = json_object(answer.body) or {}
         token, seconds = said.get("access_token"), said.get("expires_in")
         if answer.status == 200 and isinstance(token, str) and token:
             good_for = seconds if isinstance(seconds, int | float) else ASSERTED_SECONDS
@@ -163,14 +163,6 @@ class Tokens:
             f"Google gave no access token: answered {answer.status}" + (f" {word}" if word else ""),
             refused=refused,
         )
-
-
-def _object(answer: HttpAnswer) -> dict[str, object]:
-    try:
-        said = from_json(answer.body)
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}
 
 
 def _part(value: object) -> str:
