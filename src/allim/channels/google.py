@@ -7,7 +7,6 @@ key (RS256) is changed for a token, which is good for an hour.
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from urllib.parse import urlencode
 import structlog
 from pydantic_core import from_json
 
+from allim.base import base64url
 from allim.base.clock import SYSTEM_CLOCK, Clock
 from allim.channels.answers import is_worth_retrying, json_object
 from allim.channels.channel import OutgoingHttp
@@ -103,7 +103,7 @@ class ServiceAccount:
             "exp": issued + ASSERTED_SECONDS,
         }
         signed = f"{_part(header)}.{_part(claims)}"
-        return f"{signed}.{_base64(key.sign(signed.encode(), PKCS1v15(), SHA256()))}"
+        return f"{signed}.{base64url.encoded(key.sign(signed.encode(), PKCS1v15(), SHA256()))}"
 
 
 class Tokens:
@@ -166,8 +166,4 @@ class Tokens:
 
 
 def _part(value: object) -> str:
-    return _base64(json.dumps(value, separators=(",", ":")).encode())
-
-
-def _base64(content: bytes) -> str:
-    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+    return base64url.encoded(json.dumps(value, separators=(",", ":")).encode())

@@ -7,7 +7,7 @@ import io
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal, LiteralString, Self, TypeVar
+from typing import Annotated, Any, Literal, LiteralString, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
@@ -37,9 +37,6 @@ COLUMNS = (
     "recipient",
     "note",
 )
-
-
-Row = TypeVar("Row", "TenantView", "LedgerRow")
 
 
 def _some(amount: int) -> int:
@@ -192,7 +189,8 @@ class Tenants:
         rows = await self._database.fetch(
             _statement("list"), {"after": after, "own": own, "limit": limit + 1}
         )
-        return _page([TenantView.model_validate(row[0]) for row in rows], limit)
+        found = [TenantView.model_validate(row[0]) for row in rows]
+        return Page.of(found, limit, lambda last: cursors.delivery_cursor(last.id))
 
     async def credit(
         self, tenant: int, request: CreditRequest, *, idempotency_key: str | None
@@ -252,7 +250,8 @@ class Tenants:
             SQL["ledger"],
             {"tenant": tenant, "before": before, "limit": limit + 1, **_span(month)},
         )
-        return _page([LedgerRow.model_validate(row[0]) for row in rows], limit)
+        found = [LedgerRow.model_validate(row[0]) for row in rows]
+        return Page.of(found, limit, lambda last: cursors.delivery_cursor(last.id))
 
     async def statement(self, tenant: int, month: Month | None) -> AsyncIterator[str]:
         """A month, or all there is, as CSV, piece by piece, oldest first; times are KST."""
@@ -299,12 +298,6 @@ def _credit_view(row: Any, *, replayed: bool) -> CreditView:
         note=note,
         replayed=replayed,
     )
-
-
-def _page(items: list[Row], limit: int) -> Page[Row]:
-    if len(items) <= limit:
-        return Page(items=items, next=None)
-    return Page(items=items[:limit], next=cursors.delivery_cursor(items[limit - 1].id))
 
 
 def _span(month: Month | None) -> Mapping[str, datetime | None]:
