@@ -44,7 +44,8 @@ from allim.channels.mail import (
     subject,
 )
 from allim.channels.sending import Sending, sending
-from allim.channels.smtp import SmtpFailure, SmtpPool, SmtpServer, Stage
+from allim.channels.smtp import SmtpFailure, SmtpPool, Stage
+from allim.channels.smtp_server import SmtpServer
 from allim.channels.unsubscribing import (
     Subscription,
     UnsubscribeLinks,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from allim.base.settings import Environment
     from allim.database.pool import Database
     from allim.messaging.settings import QueueSettings
-    from allim.messaging.tenants import TenantView
+    from allim.messaging.tenant_model import TenantView
     from allim.messaging.tracing import TraceView
 
 sqs = typer.Typer(
@@ -211,7 +211,8 @@ def tenant_create(
 ) -> None:
     """Open a tenant."""
     from allim.base.validation import validated
-    from allim.messaging.tenants import TenantRequest, Tenants
+    from allim.messaging.tenant_model import TenantRequest
+    from allim.messaging.tenants import Tenants
 
     given = {"id": identity, "name": name, "balance": balance}
     request = validated(TenantRequest, {**given, "sender": sender, "kakao_pf_id": pf_id})
@@ -258,7 +259,8 @@ def tenant_credit(
 ) -> None:
     """Top a tenant up."""
     from allim.base.validation import validated
-    from allim.messaging.tenants import CreditRequest, Tenants
+    from allim.messaging.tenant_model import CreditRequest
+    from allim.messaging.tenants import Tenants
 
     request = validated(CreditRequest, {"amount": amount, "note": note})
     view = with_database(
@@ -275,7 +277,8 @@ def tenant_ledger(
     month: Annotated[str | None, typer.Option(help="As in 2026-11; all of it if left out.")] = None,
 ) -> None:
     """Print what a tenant paid, as CSV."""
-    from allim.messaging.tenants import Month, Tenants
+    from allim.messaging.tenant_model import Month
+    from allim.messaging.tenants import Tenants
 
     wanted = None if month is None else Month.parse(month)
 

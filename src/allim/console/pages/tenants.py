@@ -13,7 +13,7 @@ from allim.console.flash import Flash, Mood
 from allim.console.page import Page
 from allim.console.services import ConsoleServices
 from allim.console.visit import SECURITY_HEADERS, Visit
-from allim.messaging.tenants import CreditRequest, Month, TenantRequest
+from allim.messaging.tenant_model import CreditRequest, Month, TenantRequest
 from allim.web.access import AccessScope
 
 
