@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import hmac
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -248,11 +247,6 @@ async def end_key(tx: Connection, identity: int) -> bool:
     """As `revoke_key`, in a transaction of the caller's."""
     ended = await tx.execute(SQL["revoke_key"], {"id": identity})
     return await ended.fetchone() is not None
-
-
-def same_secret(given: str, expected: str) -> bool:
-    """Whether two secrets are the same, in a time that does not depend on where they differ."""
-    return hmac.compare_digest(given.encode(), expected.encode())
 
 
 def _token(authorization: bytes) -> bytes | None:
