@@ -65,7 +65,7 @@ class Desk:
         return status
 
     async def ask(self, statement: str) -> list[dict[str, Any]]:
-        """Run one of the documents' statements, letter by letter."""
+        """Run one of the operators' statements, letter by letter."""
         (file,) = STATEMENTS.glob(f"step?_{statement}.sql")
         async with self.database.connection() as connection:
             cursor = await connection.execute(file.read_bytes())

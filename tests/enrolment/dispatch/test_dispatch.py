@@ -1,4 +1,4 @@
-"""The dispatch endpoints (step3, §2): what they send, what they answer, and how they fail."""
+"""The dispatch endpoints: what they send, what they answer, and how they fail."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ QUICK = {"LMS_TIMEOUT_SECONDS": "2", "LMS_RETRIES": "0"}
 
 @pytest.fixture
 async def kvca() -> AsyncIterator[FakeKvca]:
-    """An LMS with one category, one course and 89 enrolments, as in the document."""
+    """An LMS with one category, one course and 89 enrolments."""
     async with FakeKvca() as kvca:
         kvca.add_course(CATEGORY, COURSE, "파이썬 데이터 분석")
         for number in range(89):
