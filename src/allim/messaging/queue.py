@@ -211,9 +211,8 @@ async def create_queue(client: Any, name: str, attributes: Mapping[str, str]) ->
 async def _asked(call: Awaitable[Any], queue: str) -> Any:
     try:
         return await call
-    except asyncio.CancelledError:
-        raise
     except Exception as error:
+        # The boundary to botocore.
         raise queue_error(error, queue) from error
 
 
