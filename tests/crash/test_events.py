@@ -19,19 +19,16 @@ import pytest
 from allim.database.embedded import EmbeddedServer
 from allim.database.embedded.postmaster import Postmaster
 from allim.database.migrate import migrate
-from tests.crash.conftest import RelayProcess
+from tests.crash.conftest import Launch, launching
 
 PATIENCE_SECONDS = 90.0
 KEYS = 24
-ROOT = Path(__file__).parents[2]
 
 INSERT = """
 INSERT INTO outbox_messages (id, topic, message_key, slot, payload)
 SELECT gen_random_uuid(), 'orders', key, outbox_slot(key), convert_to(payload, 'UTF8')
   FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS e (key, payload, place) ORDER BY place
 """
-
-Launch = Callable[..., Awaitable[RelayProcess]]
 
 
 @pytest.fixture
@@ -45,24 +42,8 @@ def sent(tmp_path: Path) -> Path:
 @pytest.fixture
 async def launch() -> AsyncIterator[Launch]:
     """Start relays of events in processes of their own."""
-    started: list[RelayProcess] = []
-
-    async def start(url: str, file: Path, **options: Any) -> RelayProcess:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.crash.events_process",
-            json.dumps({"database": url, "file": str(file), **options}),
-            stdout=asyncio.subprocess.PIPE,
-            cwd=ROOT,
-        )
-        one = RelayProcess(process)
-        started.append(one)
-        return one
-
-    yield start
-    for one in started:
-        await one.end()
+    async with launching("events_process") as start:
+        yield lambda url, file, **options: start(database=url, file=str(file), **options)
 
 
 async def put(url: str, start: int, each: int, *, refuse_every: int = 0) -> None:

@@ -104,15 +104,10 @@ async def sync(
 ) -> SyncResult:
     """One run."""
     environment = Environment({"JOB_LOCK_SECONDS": str(lease), "ENROLMENT_COURSE_CONCURRENCY": "1"})
-    http = make_http(environment)
-    channels = make_channels(environment, make_services(http))
-    async with WatchedDatabase(url, moment) as database:
+    async with open_channels(environment) as channels, WatchedDatabase(url, moment) as database:
         settings = environment.read(EnrolmentSettings)
         service = EnrolmentSync(database, lms, channels, settings)
-        result = await service.run(SyncRequest(category_id=category))
-    await close_channels(channels)
-    await http.close()
-    return result
+        return await service.run(SyncRequest(category_id=category))
 
 
 async def nothing(what: str) -> None:

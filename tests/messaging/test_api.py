@@ -16,7 +16,8 @@ from allim.database.pool import Database
 from allim.relay.outcomes import Outcome
 from allim.web.access import AccessScope
 from allim.web.keys import create_key
-from tests.hub.conftest import Api, serving
+from tests.hub.conftest import Api
+from tests.serving import serving
 from tests.messaging.money_rig import Money
 
 KAKAO = {"SOLAPI_KAKAO_PF_ID": "PF0", "SOLAPI_KAKAO_TEMPLATE_ID": "TP0"}

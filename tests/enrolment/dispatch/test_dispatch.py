@@ -23,7 +23,7 @@ from tests.enrolment.dispatch.conftest import (
     Open,
     summary,
 )
-from tests.hub.conftest import serving
+from tests.serving import serving
 from tests.programs import an_empty_directory, programs
 
 

@@ -20,6 +20,7 @@ from allim.database.pool import Database
 from allim.enrolment.calls import SyncCalls
 from allim.testing.lms.kvca import FakeKvca
 from tests.hub.conftest import Answer, Api
+from tests.serving import serving
 
 CATEGORY = 303
 COURSE = 447
@@ -68,23 +69,6 @@ class Office:
                 if len(ended) >= count and not await self.locks():
                     return
                 await asyncio.sleep(0.01)
-
-
-@asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[str]:
-    """Serve an app as `allim up` does; its URL."""
-    listener = bind("127.0.0.1", 0)
-    server = HttpServer(app)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        async with asyncio.timeout(60):
-            while not server.started:
-                await asyncio.sleep(0.005)
-        yield url_of(listener)
-    finally:
-        server.stop()
-        await task
-        listener.close()
 
 
 Open = Callable[..., Any]

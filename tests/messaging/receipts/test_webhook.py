@@ -12,7 +12,7 @@ from allim.app import create_app
 from allim.base.settings import Environment
 from allim.database.pool import Database
 from allim.messaging.receipts import LANE
-from tests.hub.conftest import serving
+from tests.serving import serving
 from tests.messaging.receipts.rig import ReportsRig, reports_rig
 
 SECRET = "webhook-secret"
