@@ -19,6 +19,7 @@ import psycopg
 
 from allim.base.settings import Environment
 from allim.bench.figures import Figure, at_least, at_most, plain
+from allim.bench.saying import say
 from allim.bench.stage import Stage, ask
 from allim.channels.registry import close_channels, make_channels, make_http, make_services
 from allim.database.pool import Database
@@ -152,8 +153,7 @@ async def _serve(url: str, rows: int) -> None:
                 "alerts": result.summary.created_alerts,
                 "peak_mib": _peak_mib(),
             }
-            sys.stdout.write(json.dumps(measured) + "\n")
-            sys.stdout.flush()
+            say(measured)
     await close_channels(channels)
     await http.close()
 
