@@ -10,7 +10,7 @@ from uuid import UUID
 
 import typer
 
-from allim.channels.korean_sms import KST
+from allim.base.clock import KST
 from allim.cli.recording import on_record
 from allim.cli.start import with_database
 

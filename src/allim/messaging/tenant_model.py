@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic_core import PydanticCustomError
 
 from allim.base.errors import FieldProblem, InvalidRequest
-from allim.channels.korean_sms import KST, BadNumber, normalise_sender
+from allim.base.clock import KST
+from allim.channels.korean_sms import BadNumber, normalise_sender
 from allim.hub.model import TenantId, Word
 from allim.hub.views import Moment
 

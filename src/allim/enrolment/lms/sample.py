@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from allim.enrolment.lms import failures
-from allim.enrolment.lms.fields import KST
+from allim.base.clock import KST
 from allim.enrolment.lms.protocol import Course, Roster, StatusRow
 
 CATEGORY = 303

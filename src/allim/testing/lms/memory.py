@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
+from allim.base.clock import KST
 from allim.enrolment.lms.protocol import Course, FailureGroup, LmsError, Roster, StatusRow
 
-KST = timezone(timedelta(hours=9), "KST")
 SERVER_ERROR = LmsError(FailureGroup.HTTP_5XX, "upstream HTTP 503 from memory://lms")
 
 Step = Callable[[str], Awaitable[None]]
