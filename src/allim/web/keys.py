@@ -249,6 +249,17 @@ async def end_key(tx: Connection, identity: int) -> bool:
     return await ended.fetchone() is not None
 
 
+def digest_of(token: str) -> bytes:
+    """What is stored of a token, and looked up."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+async def keys_exist(database: Database, environment: Environment) -> bool:
+    """Whether any key is configured or stored: what `access.refuse_open_bind` asks for."""
+    configured = read_keys(environment.read(AccessSettings).allim_api_keys)
+    return await ApiKeys(database, configured).exist()
+
+
 def _token(authorization: bytes) -> bytes | None:
     """A Bearer token, or the password of Basic, which is all that some senders of hooks know."""
     scheme, _, credentials = authorization.partition(b" ")
@@ -260,14 +271,3 @@ def _token(authorization: bytes) -> bytes | None:
         return base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
     except ValueError:
         return None
-
-
-def digest_of(token: str) -> bytes:
-    """What is stored of a token, and looked up."""
-    return hashlib.sha256(token.encode()).digest()
-
-
-async def keys_exist(database: Database, environment: Environment) -> bool:
-    """Whether any key is configured or stored: what `access.refuse_open_bind` asks for."""
-    configured = read_keys(environment.read(AccessSettings).allim_api_keys)
-    return await ApiKeys(database, configured).exist()
