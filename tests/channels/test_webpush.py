@@ -330,7 +330,10 @@ def test_a_key_of_openssl_is_read_too(encoding: Encoding) -> None:
     ("settings", "name"),
     [
         ({"WEBPUSH_VAPID_PRIVATE_KEY": "s3cret"}, "WEBPUSH_VAPID_PRIVATE_KEY"),
-        ({"WEBPUSH_VAPID_PRIVATE_KEY": base64url.encoded(b"\x00" * 32)}, "WEBPUSH_VAPID_PRIVATE_KEY"),
+        (
+            {"WEBPUSH_VAPID_PRIVATE_KEY": base64url.encoded(b"\x00" * 32)},
+            "WEBPUSH_VAPID_PRIVATE_KEY",
+        ),
         ({"WEBPUSH_VAPID_SUBJECT": "ops@hub.example"}, "WEBPUSH_VAPID_SUBJECT"),
         ({"WEBPUSH_VAPID_PRIVATE_KEY": KEY.private_text}, "needs WEBPUSH_VAPID_SUBJECT"),
     ],

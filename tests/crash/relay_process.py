@@ -19,7 +19,6 @@ from typing import Any
 
 from allim.base.settings import Environment
 from allim.channels.channel import Channel, Message
-from allim.channels.registry import close_channels, make_channels, make_http, make_services
 from allim.database.pool import Database
 from allim.hub.delivery_box import DeliveryBox
 from allim.relay.box import Claim
@@ -35,6 +34,7 @@ from allim.relay.settlement import Settlement
 from allim.relay.wake import WakeSignal
 from allim.relay.work import Work
 from tests.crash.dying import Death, say
+from tests.foundations import open_channels
 
 SHORT_LEASE = 2.5
 """For those that are killed, so that their work is soon rescued."""

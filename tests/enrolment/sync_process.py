@@ -21,12 +21,12 @@ from typing import Any
 import psycopg
 
 from allim.base.settings import Environment
-from allim.channels.registry import close_channels, make_channels, make_http, make_services
 from allim.database.pool import Connection, Database
 from allim.enrolment.model import SyncRequest, SyncResult
 from allim.enrolment.settings import EnrolmentSettings
 from allim.enrolment.sync import EnrolmentSync
 from allim.testing.lms.memory import MemoryLms
+from tests.foundations import open_channels
 
 FIRST_CATEGORY = 1000
 MOMENTS_AT_MOST = 200

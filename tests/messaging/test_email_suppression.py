@@ -14,7 +14,6 @@ from allim.app import create_app
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
 from allim.channels.email import NAME as EMAIL
-from allim.channels.registry import close_channels, make_channels, make_http, make_services
 from allim.channels.unsubscribing import Subscription, UnsubscribeSettings
 from allim.database.pool import Database
 from allim.hub.delivery_box import DeliveryBox

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ValidationError
 
 from allim.base.errors import FieldProblem, InvalidRequest, RequestError
 
-
 Model = TypeVar("Model", bound=BaseModel)
 
 

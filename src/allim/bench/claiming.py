@@ -57,9 +57,7 @@ def _median_claim(connection: psycopg.Connection[tuple[object, ...]], claims: in
         began = time.perf_counter()
         with connection.transaction():
             connection.execute(PIN_PLANS)
-            rows = connection.execute(
-                STATEMENTS["claim"], claim_of(marks), prepare=True
-            ).fetchall()
+            rows = connection.execute(STATEMENTS["claim"], claim_of(marks), prepare=True).fetchall()
         took.append(time.perf_counter() - began)
         marks = rows[0][0]
     return statistics.median(took)

@@ -73,9 +73,7 @@ def _plain_sql(stage: Stage, deliveries: int) -> float:
         while done < deliveries:
             with connection.transaction():
                 connection.execute(PIN_PLANS)
-                row = connection.execute(
-                    claim, claim_of(marks), prepare=True
-                ).fetchone()
+                row = connection.execute(claim, claim_of(marks), prepare=True).fetchone()
             assert row is not None
             marks, ids, claimed = row
             with connection.transaction():

@@ -54,9 +54,7 @@ class IncomingWebhooks(PostingChannel):
 
     async def look_at(self, url: str) -> HttpAnswer:
         """Call a webhook without posting a message. Raises HttpFailure when no answer came."""
-        return await self._http.request(
-            "GET", url, headers={}, timeout=self._timeout, trusted=True
-        )
+        return await self._http.request("GET", url, headers={}, timeout=self._timeout, trusted=True)
 
     def check(self, draft: Draft) -> Sequence[FieldProblem]:
         """The recipient must be known or a callable URL; there must be something to say."""

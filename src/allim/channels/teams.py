@@ -181,4 +181,3 @@ def _failure_in(answer: HttpAnswer) -> str | None:
     except ValueError:
         return said
     return None
-

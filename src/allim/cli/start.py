@@ -53,9 +53,7 @@ def run_program(
         run(program(store, environment, writer))
 
 
-def with_database(
-    name: str, use: Callable[[Database, Environment], Awaitable[Answer]]
-) -> Answer:
+def with_database(name: str, use: Callable[[Database, Environment], Awaitable[Answer]]) -> Answer:
     """Start quietly, and do what a command does with the database; `name` is its sessions' name.
 
     Raises what `start` raises, and DatabaseUnavailable or SchemaError.

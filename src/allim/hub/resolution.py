@@ -205,9 +205,7 @@ class _Resolution:
             if first != place:
                 self._problem(f"{place}/row_key", "row_key_repeated", f"is also {first}'s")
 
-    def _steps(
-        self, steps: Sequence[DeliveryRequest], parent: Said, place: str
-    ) -> list[Entry]:
+    def _steps(self, steps: Sequence[DeliveryRequest], parent: Said, place: str) -> list[Entry]:
         return [self.entry(step, parent, f"{place}/{at}") for at, step in enumerate(steps)]
 
     def _rendered(self, own: Said, place: str) -> Said:

@@ -9,8 +9,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from allim.base.errors import FieldProblem, InvalidRequest
 from allim.base.clock import KST
+from allim.base.errors import FieldProblem, InvalidRequest
 from allim.channels.korean_sms import BadNumber, normalise_sender
 from allim.hub.model import TenantId, Word
 from allim.hub.views import Moment

@@ -23,8 +23,8 @@ from tests.enrolment.dispatch.conftest import (
     Open,
     summary,
 )
-from tests.serving import serving
 from tests.programs import an_empty_directory, programs
+from tests.serving import serving
 
 
 async def test_one_call_takes_the_chain_to_its_end(chain: Chain) -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
 import pytest
-from fastapi import FastAPI
 
 from allim.app import create_app
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
-from allim.composition.serving import HttpServer, bind, url_of
 from allim.composition.syncing import open_sync
 from allim.database.pool import Database
 from allim.enrolment.calls import SyncCalls

@@ -11,9 +11,9 @@ from typing import Any, Self
 
 from pydantic import SecretStr
 
+from allim.base.clock import KST
 from allim.enrolment.lms import failures
 from allim.enrolment.lms.fields import (
-    KST,
     as_email,
     as_id,
     as_text,

@@ -21,8 +21,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-from allim.enrolment.lms import failures
 from allim.base.clock import KST
+from allim.enrolment.lms import failures
 from allim.enrolment.lms.protocol import Course, Roster, StatusRow
 
 CATEGORY = 303
