@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from functools import lru_cache
-from types import TracebackType
 from typing import Any, Self
 
 from pydantic import SecretStr
@@ -84,12 +83,7 @@ class KvcaSession:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exc: object) -> None:
         self._calls.close()
         await self._login.close()
 
