@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,15 @@ async def launch() -> AsyncIterator[Launch]:
     """Start relays in processes of their own."""
     async with launching("relay_process") as start:
         yield lambda url, **options: start(database=url, **options)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A home that every user may pass through."""
+    path = Path(tempfile.mkdtemp(prefix="allim-test-")).resolve()
+    path.chmod(0o755)
+    yield path / "home"
+    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psycopg
@@ -159,15 +157,6 @@ async def test_a_relay_that_sleeps_past_its_lease_writes_nothing_when_it_wakes(
     await put(database_url, 5, 5)
     await until_sent(database_url)
     check(sent, 10)
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """A home that every user may pass through."""
-    path = Path(tempfile.mkdtemp(prefix="allim-test-")).resolve()
-    path.chmod(0o755)
-    yield path / "home"
-    shutil.rmtree(path, ignore_errors=True)
 
 
 async def test_a_restart_of_the_database_spends_no_retries_and_reorders_nothing(
