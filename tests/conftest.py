@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 from urllib.parse import urlsplit, urlunsplit
@@ -18,6 +19,7 @@ from allim.database.embedded import EmbeddedServer
 from allim.database.embedded.cluster import SETTINGS
 from allim.database.migrate import migrate
 from allim.database.pool import Database
+from tests.programs import Start, an_empty_directory, programs
 
 TEMPLATE = "allim_template"
 _TEMPLATE_LOCK = 0x74656D706C
@@ -69,9 +71,9 @@ def template_url(server_url: str) -> str:
     return server_url
 
 
-@pytest.fixture
-def database_url(template_url: str) -> Iterator[str]:
-    """The URL of a fresh, migrated database of this test alone."""
+@contextmanager
+def a_database(template_url: str) -> Iterator[str]:
+    """A fresh, migrated database; its URL."""
     name = f"test_{uuid4().hex[:16]}"
     with psycopg.connect(template_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
@@ -80,7 +82,28 @@ def database_url(template_url: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def database_url(template_url: str) -> Iterator[str]:
+    """The URL of a fresh, migrated database of this test alone."""
+    with a_database(template_url) as url:
+        yield url
+
+
+@pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     """An open database of this test alone."""
     async with Database(database_url) as database:
         yield database
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """An empty directory."""
+    with an_empty_directory() as path:
+        yield path
+
+
+@pytest.fixture
+async def start(place: Path, database_url: str) -> AsyncIterator[Start]:
+    """Starts programs in an empty directory; the database goes only after they are gone."""
+    async with programs(place) as start:
+        yield start

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ import aiohttp
 
 from allim.composition.settings import settings_groups
 
+ROOT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 120.0
 """Only met by a test that fails."""
 
@@ -76,6 +78,22 @@ async def allim(*arguments: str, cwd: Path, **variables: str) -> Ended:
         out, err = await process.communicate()
     assert process.returncode is not None
     return Ended(process.returncode, out.decode(), err.decode())
+
+
+def run_code(code: str, url: str, **variables: str) -> str:
+    """Run Python code as users run theirs, beside this database; what it prints. Blocks."""
+    paths = f"{ROOT}:{ROOT / 'src'}"
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=clean_environment(DATABASE_URL=url, PYTHONPATH=paths, **variables),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
 
 
 @dataclass

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from pathlib import Path
 
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from allim.testing.http import HttpSink
-from tests.programs import Start, an_empty_directory, programs
 
 
 class Mailbox:
@@ -28,20 +26,6 @@ class Mailbox:
         mail = message_from_bytes(envelope.content, policy=policy.default)
         self.mails.append((envelope.rcpt_tos[0], mail))
         return "250 2.0.0 taken"
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """An empty directory."""
-    with an_empty_directory() as path:
-        yield path
-
-
-@pytest.fixture
-async def start(place: Path, database_url: str) -> AsyncIterator[Start]:
-    """Starts programs in an empty directory; the database goes only after they are gone."""
-    async with programs(place) as start:
-        yield start
 
 
 @pytest.fixture

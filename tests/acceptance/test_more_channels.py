@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from allim.channels.vapid import VapidKey, to_base64
+from allim.base import base64url
+from allim.channels.vapid import VapidKey
 from allim.testing.http import Answer, HttpSink, Request
 from tests.programs import Start
 
@@ -40,7 +41,7 @@ def subscription(endpoint: str) -> Mapping[str, Any]:
     key = VapidKey(ec.generate_private_key(ec.SECP256R1()))
     return {
         "endpoint": endpoint,
-        "keys": {"p256dh": key.public_text, "auth": to_base64(b"0123456789abcdef")},
+        "keys": {"p256dh": key.public_text, "auth": base64url.encoded(b"0123456789abcdef")},
     }
 
 

@@ -13,7 +13,7 @@ from allim.base.settings import Environment
 from allim.channels import email
 from allim.channels.channel import Draft
 from allim.channels.registry import make_http, make_services
-from allim.channels.smtp import SmtpServer, StartTls
+from allim.channels.smtp_server import SmtpServer, StartTls
 from allim.relay.outcomes import Outcome, OutcomeKind
 from allim.testing.channels import (
     ChannelConformance,

@@ -24,12 +24,13 @@ from cryptography.hazmat.primitives.serialization import (
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
+from allim.base import base64url
 from allim.base.errors import ConfigurationError
 from allim.base.settings import Environment
 from allim.channels import webpush
 from allim.channels.channel import Channel, ChannelServices, Draft, FillsIn
 from allim.channels.registry import make_http, make_services
-from allim.channels.vapid import VapidKey, from_base64, to_base64
+from allim.channels.vapid import VapidKey, from_base64
 from allim.cli.commands import app
 from allim.relay.outcomes import OutcomeKind
 from allim.testing.channels import (
@@ -58,7 +59,7 @@ class Browser:
         )
 
     def subscription(self, endpoint: str) -> dict[str, Any]:
-        keys = {"p256dh": to_base64(self._public), "auth": to_base64(AUTH)}
+        keys = {"p256dh": base64url.encoded(self._public), "auth": base64url.encoded(AUTH)}
         return {"endpoint": endpoint, "expirationTime": None, "keys": keys}
 
     def decrypted(self, body: bytes) -> bytes:
@@ -245,9 +246,9 @@ def _changed(**keys: Any) -> dict[str, Any]:
             ["/endpoint", "/keys/p256dh", "/keys/auth"],
         ),
         (_changed(p256dh="AAAA"), ["/keys/p256dh"]),
-        (_changed(p256dh=to_base64(b"\x04" + b"\x01" * 64)), ["/keys/p256dh"]),
+        (_changed(p256dh=base64url.encoded(b"\x04" + b"\x01" * 64)), ["/keys/p256dh"]),
         (_changed(p256dh="***"), ["/keys/p256dh"]),
-        (_changed(auth=to_base64(b"fifteen bytes!!")), ["/keys/auth"]),
+        (_changed(auth=base64url.encoded(b"fifteen bytes!!")), ["/keys/auth"]),
         (_changed(auth=None), ["/keys/auth"]),
     ],
 )
@@ -320,7 +321,7 @@ def test_the_command_prints_a_pair_that_the_settings_take() -> None:
 def test_a_key_of_openssl_is_read_too(encoding: Encoding) -> None:
     for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL):
         written = KEY.private.private_bytes(encoding, form, NoEncryption())
-        text = written.decode() if encoding is Encoding.PEM else to_base64(written)
+        text = written.decode() if encoding is Encoding.PEM else base64url.encoded(written)
         assert VapidKey.read(text).private_text == KEY.private_text
         assert VapidKey.read(text.replace("\n", "\\n")).private_text == KEY.private_text
 
@@ -329,7 +330,10 @@ def test_a_key_of_openssl_is_read_too(encoding: Encoding) -> None:
     ("settings", "name"),
     [
         ({"WEBPUSH_VAPID_PRIVATE_KEY": "s3cret"}, "WEBPUSH_VAPID_PRIVATE_KEY"),
-        ({"WEBPUSH_VAPID_PRIVATE_KEY": to_base64(b"\x00" * 32)}, "WEBPUSH_VAPID_PRIVATE_KEY"),
+        (
+            {"WEBPUSH_VAPID_PRIVATE_KEY": base64url.encoded(b"\x00" * 32)},
+            "WEBPUSH_VAPID_PRIVATE_KEY",
+        ),
         ({"WEBPUSH_VAPID_SUBJECT": "ops@hub.example"}, "WEBPUSH_VAPID_SUBJECT"),
         ({"WEBPUSH_VAPID_PRIVATE_KEY": KEY.private_text}, "needs WEBPUSH_VAPID_SUBJECT"),
     ],

@@ -12,13 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from allim.app import create_app
-from allim.base.settings import Environment
-from allim.channels.registry import close_channels, make_channels, make_http, make_services
-from allim.composition.syncing import open_sync
 from allim.database.pool import Database
-from allim.enrolment.calls import SyncCalls
-from tests.hub.conftest import ENVIRONMENT, serving
+from tests.console.server import serving_console
 
 READ = "read-secret-0123456789"
 ADMIN = "admin-secret-0123456789"
@@ -87,14 +82,7 @@ async def open_console(database: Database) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
         async def start(**settings: str) -> Visitor:
-            environment = Environment({**ENVIRONMENT, **settings})
-            http = make_http(environment)
-            channels = make_channels(environment, make_services(http))
-            stack.push_async_callback(http.close)
-            stack.push_async_callback(close_channels, channels)
-            sync = await stack.enter_async_context(open_sync(database, channels, environment))
-            app = create_app(database, channels, environment, sync_calls=SyncCalls(sync))
-            url = await stack.enter_async_context(serving(app))
+            url = await stack.enter_async_context(serving_console(database, **settings))
             jar = aiohttp.CookieJar(unsafe=True)
             session = aiohttp.ClientSession(cookie_jar=jar)
             return Visitor(url, await stack.enter_async_context(session))

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from allim.console.pages.overview import duration
+from allim.console.durations import duration
 from allim.console.standing import SQL, EventRelay
 from allim.database.pool import PIN_PLANS, Database
 from allim.hub.rollups import SQL as ROLLUPS

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,10 @@ from psycopg.types.json import Jsonb
 from allim.base.ids import uuid7
 from allim.relay.observer import Silence
 from allim.testing.http import HttpSink
-from tests.crash.relay_process import LONG_LEASE, WEBHOOK, Death, run
+from tests.crash.dying import Death
+from tests.crash.relay_process import LONG_LEASE, WEBHOOK, run
 
-SCRIPT = Path(__file__).with_name("relay_process.py")
+ROOT = Path(__file__).parents[2]
 DEADLINE_SECONDS = 60.0
 FINAL = {"SUCCESS", "DEAD", "HELD", "SKIPPED", "CANCELED"}
 
@@ -78,19 +81,19 @@ class RelayProcess:
 Launch = Callable[..., Awaitable[RelayProcess]]
 
 
-@pytest.fixture
-async def launch() -> AsyncIterator[Launch]:
-    """Start relays in processes of their own."""
+@asynccontextmanager
+async def launching(program: str) -> AsyncIterator[Launch]:
+    """Starts processes of one of the programs beside this file, and ends them; told by options."""
     started: list[RelayProcess] = []
 
-    async def start(database_url: str, **options: Any) -> RelayProcess:
+    async def start(**options: Any) -> RelayProcess:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "tests.crash.relay_process",
-            json.dumps({"database": database_url, **options}),
+            f"tests.crash.{program}",
+            json.dumps(options),
             stdout=asyncio.subprocess.PIPE,
-            cwd=SCRIPT.parents[2],
+            cwd=ROOT,
         )
         one = RelayProcess(process)
         started.append(one)
@@ -99,6 +102,22 @@ async def launch() -> AsyncIterator[Launch]:
     yield start
     for one in started:
         await one.end()
+
+
+@pytest.fixture
+async def launch() -> AsyncIterator[Launch]:
+    """Start relays in processes of their own."""
+    async with launching("relay_process") as start:
+        yield lambda url, **options: start(database=url, **options)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A home that every user may pass through."""
+    path = Path(tempfile.mkdtemp(prefix="allim-test-")).resolve()
+    path.chmod(0o755)
+    yield path / "home"
+    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture

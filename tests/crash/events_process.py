@@ -28,27 +28,7 @@ from allim.relay.ordered.relay import OrderedRelay
 from allim.relay.ordered.turns import Ways
 from allim.relay.outcomes import Outcome
 from allim.relay.wake import WakeSignal
-
-
-def say(**what: Any) -> None:
-    """One line for whoever started this."""
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
-
-
-class Death:
-    """Kills this process the n-th time that a moment comes."""
-
-    def __init__(self, moment: str | None, on: int) -> None:
-        self._moment = moment
-        self._left = on
-
-    def at(self, moment: str) -> None:
-        """That moment has come."""
-        if moment == self._moment:
-            self._left -= 1
-            if self._left <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+from tests.crash.dying import Death, say
 
 
 class MortalBox(OutboxBox):

@@ -19,7 +19,6 @@ from typing import Any
 
 from allim.base.settings import Environment
 from allim.channels.channel import Channel, Message
-from allim.channels.registry import close_channels, make_channels, make_http, make_services
 from allim.database.pool import Database
 from allim.hub.delivery_box import DeliveryBox
 from allim.relay.box import Claim
@@ -34,6 +33,8 @@ from allim.relay.sender import RecordProviderId, Sender
 from allim.relay.settlement import Settlement
 from allim.relay.wake import WakeSignal
 from allim.relay.work import Work
+from tests.crash.dying import Death, say
+from tests.foundations import open_channels
 
 SHORT_LEASE = 2.5
 """For those that are killed, so that their work is soon rescued."""
@@ -48,28 +49,6 @@ LIMITS = RelayLimits(
 )
 ENVIRONMENT = {"ALLIM_SSRF_ALLOW": "127.0.0.0/8"}
 WEBHOOK = "WEBHOOK"
-
-
-def say(**what: Any) -> None:
-    """One line for whoever started this."""
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
-
-
-class Death:
-    """Kills this process the n-th time that a moment comes."""
-
-    def __init__(self, moment: str | None, on: int) -> None:
-        self._moment = moment
-        self._left = on
-
-    def at(self, moment: str) -> None:
-        """That moment has come."""
-        if moment != self._moment:
-            return
-        self._left -= 1
-        if self._left <= 0:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class MortalPolicy(OpenPolicy):
@@ -162,9 +141,10 @@ async def run(
 ) -> None:
     """Run a relay until it is told to stop."""
     environment = Environment(ENVIRONMENT)
-    http = make_http(environment)
-    channels = make_channels(environment, make_services(http))
-    async with Database(database_url, max_size=4) as database:
+    async with (
+        open_channels(environment) as channels,
+        Database(database_url, max_size=4) as database,
+    ):
         sender: Sender[Message] = MortalSender(channels[WEBHOOK], death, lease)
         relay = Relay(
             MortalBox(database, death),
@@ -177,8 +157,6 @@ async def run(
         await stop.wait()
         relay.stop()
         await running
-    await close_channels(channels)
-    await http.close()
 
 
 async def main(

@@ -31,15 +31,8 @@ from allim.relay.relay import Relay
 from allim.relay.retry import RetryPolicy
 from allim.relay.wake import WakeSignal
 from allim.relay.work import Work
-from tests.crash.relay_process import (
-    LIMITS,
-    SHORT_LEASE,
-    Death,
-    MortalBox,
-    MortalPolicy,
-    Telling,
-    say,
-)
+from tests.crash.dying import Death, say
+from tests.crash.relay_process import LIMITS, SHORT_LEASE, MortalBox, MortalPolicy, Telling
 
 SMS = "SMS"
 STEPS = {

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from allim.database.embedded import EmbeddedServer
 from allim.database.embedded.postmaster import Postmaster
@@ -19,15 +14,6 @@ from allim.testing.http import HttpSink
 from tests.crash.conftest import Deliveries, Launch, arrivals, until
 
 COUNT = 300
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """A home that every user may pass through."""
-    path = Path(tempfile.mkdtemp(prefix="allim-test-")).resolve()
-    path.chmod(0o755)
-    yield path / "home"
-    shutil.rmtree(path, ignore_errors=True)
 
 
 async def test_a_restart_of_the_database_spends_no_attempts(

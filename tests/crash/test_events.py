@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import shutil
 import signal
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -19,19 +14,16 @@ import pytest
 from allim.database.embedded import EmbeddedServer
 from allim.database.embedded.postmaster import Postmaster
 from allim.database.migrate import migrate
-from tests.crash.conftest import RelayProcess
+from tests.crash.conftest import Launch, launching
 
 PATIENCE_SECONDS = 90.0
 KEYS = 24
-ROOT = Path(__file__).parents[2]
 
 INSERT = """
 INSERT INTO outbox_messages (id, topic, message_key, slot, payload)
 SELECT gen_random_uuid(), 'orders', key, outbox_slot(key), convert_to(payload, 'UTF8')
   FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS e (key, payload, place) ORDER BY place
 """
-
-Launch = Callable[..., Awaitable[RelayProcess]]
 
 
 @pytest.fixture
@@ -45,24 +37,8 @@ def sent(tmp_path: Path) -> Path:
 @pytest.fixture
 async def launch() -> AsyncIterator[Launch]:
     """Start relays of events in processes of their own."""
-    started: list[RelayProcess] = []
-
-    async def start(url: str, file: Path, **options: Any) -> RelayProcess:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.crash.events_process",
-            json.dumps({"database": url, "file": str(file), **options}),
-            stdout=asyncio.subprocess.PIPE,
-            cwd=ROOT,
-        )
-        one = RelayProcess(process)
-        started.append(one)
-        return one
-
-    yield start
-    for one in started:
-        await one.end()
+    async with launching("events_process") as start:
+        yield lambda url, file, **options: start(database=url, file=str(file), **options)
 
 
 async def put(url: str, start: int, each: int, *, refuse_every: int = 0) -> None:
@@ -181,15 +157,6 @@ async def test_a_relay_that_sleeps_past_its_lease_writes_nothing_when_it_wakes(
     await put(database_url, 5, 5)
     await until_sent(database_url)
     check(sent, 10)
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """A home that every user may pass through."""
-    path = Path(tempfile.mkdtemp(prefix="allim-test-")).resolve()
-    path.chmod(0o755)
-    yield path / "home"
-    shutil.rmtree(path, ignore_errors=True)
 
 
 async def test_a_restart_of_the_database_spends_no_retries_and_reorders_nothing(

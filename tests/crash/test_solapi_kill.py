@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import psycopg
 import pytest
@@ -16,8 +13,9 @@ import pytest
 from allim.base.ids import uuid7
 from allim.relay.observer import Silence
 from allim.testing.solapi import FakeSolapi, Fault, Step
-from tests.crash.conftest import SCRIPT, RelayProcess, until
-from tests.crash.relay_process import LONG_LEASE, Death
+from tests.crash.conftest import Launch, launching, until
+from tests.crash.dying import Death
+from tests.crash.relay_process import LONG_LEASE
 from tests.crash.solapi_process import run
 
 MOMENTS = [
@@ -41,31 +39,14 @@ MOMENTS = [
 COUNT = 96
 AT_ONCE = 4
 
-Launch = Callable[..., Awaitable[RelayProcess]]
-
 
 @pytest.fixture
 async def launch_texts(database_url: str) -> AsyncIterator[Launch]:
     """Start relays of texts in processes of their own."""
-    started: list[RelayProcess] = []
-
-    async def start(solapi: FakeSolapi, **options: Any) -> RelayProcess:
-        given = {"database": database_url, "solapi": solapi.environment(), **options}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.crash.solapi_process",
-            json.dumps(given),
-            stdout=asyncio.subprocess.PIPE,
-            cwd=SCRIPT.parents[2],
+    async with launching("solapi_process") as start:
+        yield lambda solapi, **options: start(
+            database=database_url, solapi=solapi.environment(), **options
         )
-        one = RelayProcess(process)
-        started.append(one)
-        return one
-
-    yield start
-    for one in started:
-        await one.end()
 
 
 async def add_texts(url: str, count: int) -> set[str]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -13,9 +10,8 @@ import pytest
 
 from allim.base.ids import uuid7
 from tests.docs.test_blocks import blocks
-from tests.programs import clean_environment
+from tests.programs import run_code
 
-ROOT = Path(__file__).parents[2]
 DJANGO = """
 import django
 django.setup()
@@ -26,25 +22,12 @@ assert published() == ["UserCreated"], published()
 """
 
 
-def run(code: str, url: str, **more: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=clean_environment(DATABASE_URL=url, PYTHONPATH=f"{ROOT}:{ROOT / 'src'}", **more),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert ended.returncode == 0, ended.stderr
-
-
 def test_the_page_on_publishing_runs_from_top_to_bottom(database_url: str) -> None:
     pytest.importorskip("sqlalchemy")
     pytest.importorskip("fastavro")
     page = blocks("docs/how-to/publish-events.md", "python")
     ordered = "publish(session, OrderPlaced(tenant_id=1, order_id=2))"
-    run(
+    run_code(
         "\n".join(page) + f"\nwith Session(engine) as session, session.begin():\n    {ordered}\n",
         database_url,
     )
@@ -66,7 +49,7 @@ def test_the_page_on_publishing_runs_from_top_to_bottom(database_url: str) -> No
 def test_the_page_on_django_runs(database_url: str) -> None:
     pytest.importorskip("django")
     publishing, _migration, looking = blocks("docs/how-to/events-from-django.md", "python")
-    run(
+    run_code(
         DJANGO.format(page=f"{publishing}\n{looking}"),
         database_url,
         DJANGO_SETTINGS_MODULE="examples.django_shop.settings",

@@ -10,12 +10,12 @@ import pytest
 
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
-from allim.channels.registry import close_channels, make_channels, make_http, make_services
 from allim.database.pool import Database
 from allim.enrolment.model import SyncRequest, SyncResult
 from allim.enrolment.settings import EnrolmentSettings
 from allim.enrolment.sync import EnrolmentSync
 from allim.testing.lms.memory import MemoryLms
+from tests.foundations import open_channels
 
 CATEGORY = 303
 
@@ -23,12 +23,8 @@ CATEGORY = 303
 @pytest.fixture
 async def channels() -> AsyncIterator[Mapping[str, Channel]]:
     """Every channel, none of which is configured."""
-    environment = Environment({})
-    http = make_http(environment)
-    channels = make_channels(environment, make_services(http))
-    yield channels
-    await close_channels(channels)
-    await http.close()
+    async with open_channels(Environment({})) as channels:
+        yield channels
 
 
 @dataclass

@@ -21,12 +21,12 @@ from typing import Any
 import psycopg
 
 from allim.base.settings import Environment
-from allim.channels.registry import close_channels, make_channels, make_http, make_services
 from allim.database.pool import Connection, Database
 from allim.enrolment.model import SyncRequest, SyncResult
 from allim.enrolment.settings import EnrolmentSettings
 from allim.enrolment.sync import EnrolmentSync
 from allim.testing.lms.memory import MemoryLms
+from tests.foundations import open_channels
 
 FIRST_CATEGORY = 1000
 MOMENTS_AT_MOST = 200
@@ -104,15 +104,10 @@ async def sync(
 ) -> SyncResult:
     """One run."""
     environment = Environment({"JOB_LOCK_SECONDS": str(lease), "ENROLMENT_COURSE_CONCURRENCY": "1"})
-    http = make_http(environment)
-    channels = make_channels(environment, make_services(http))
-    async with WatchedDatabase(url, moment) as database:
+    async with open_channels(environment) as channels, WatchedDatabase(url, moment) as database:
         settings = environment.read(EnrolmentSettings)
         service = EnrolmentSync(database, lms, channels, settings)
-        result = await service.run(SyncRequest(category_id=category))
-    await close_channels(channels)
-    await http.close()
-    return result
+        return await service.run(SyncRequest(category_id=category))
 
 
 async def nothing(what: str) -> None:

@@ -26,7 +26,7 @@ from allim.testing.http import Answer, HttpSink
 from allim.testing.lms.faults import Fault
 from allim.testing.lms.kvca import COURSES, ROSTER, FakeKvca
 from tests.foundations import a_foundation
-from tests.hub.conftest import serving
+from tests.serving import serving
 
 STATEMENTS = Path(__file__).with_name("operators_sql")
 RUNBOOK = Path(__file__).parents[2] / "docs/runbook/a-sync-failed.md"
@@ -65,7 +65,7 @@ class Desk:
         return status
 
     async def ask(self, statement: str) -> list[dict[str, Any]]:
-        """Run one of the documents' statements, letter by letter."""
+        """Run one of the operators' statements, letter by letter."""
         (file,) = STATEMENTS.glob(f"step?_{statement}.sql")
         async with self.database.connection() as connection:
             cursor = await connection.execute(file.read_bytes())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, LiteralString
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -20,7 +19,7 @@ from allim.database.statements import Statements
 from allim.enrolment.alerts import AlertFilter, Alerts
 from allim.enrolment.model import AlertType, RunStatus, Severity
 from allim.enrolment.runs import RunFilter, Runs
-from tests.conftest import TEMPLATE, named
+from tests.conftest import a_database
 
 RECORDS = Statements.load("allim.enrolment", "records.sql")
 RUNS = Statements.load("allim.enrolment", "runs.sql")
@@ -102,21 +101,17 @@ STATEMENTS: Mapping[str, tuple[LiteralString, bool, Mapping[str, Any]]] = {
 @pytest.fixture(scope="module", params=["never analyzed", "analyzed"])
 def large_url(request: pytest.FixtureRequest, template_url: str) -> Iterator[str]:
     """A database full of what nobody asks for."""
-    name = f"test_{uuid4().hex[:16]}"
-    with psycopg.connect(template_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    with psycopg.connect(named(template_url, name), autocommit=True) as connection:
-        connection.execute("SET synchronous_commit = off")
-        for table in ("source_record", "alert", "run_log"):
-            # What autovacuum does in its own time would make the plans vary.
-            connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
-        for statement in FILL:
-            connection.execute(statement)
-        if request.param == "analyzed":
-            connection.execute("VACUUM ANALYZE source_record, alert, run_log")
-    yield named(template_url, name)
-    with psycopg.connect(template_url, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with a_database(template_url) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("SET synchronous_commit = off")
+            for table in ("source_record", "alert", "run_log"):
+                # What autovacuum does in its own time would make the plans vary.
+                connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+            for statement in FILL:
+                connection.execute(statement)
+            if request.param == "analyzed":
+                connection.execute("VACUUM ANALYZE source_record, alert, run_log")
+        yield url
 
 
 @pytest.fixture

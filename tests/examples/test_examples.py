@@ -5,10 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -16,9 +13,7 @@ import psycopg
 import pytest
 
 from allim.base.ids import uuid7
-from tests.programs import clean_environment
-
-ROOT = Path(__file__).parents[2]
+from tests.programs import run_code
 
 SIGN_UP_WITH_FASTAPI = """
 import asyncio, json, sys
@@ -67,20 +62,6 @@ print(json.dumps([post(name) for name in ("kim", "lee", "kim")]))
 """
 
 
-def run(program: str, url: str, **more: str) -> Any:
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=clean_environment(DATABASE_URL=url, PYTHONPATH=f"{ROOT}:{ROOT / 'src'}", **more),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout)
-
-
 @pytest.mark.parametrize(
     ("library", "program", "table"),
     [
@@ -94,7 +75,10 @@ def test_who_signs_up_is_told_of_and_who_does_not_is_not(
     pytest.importorskip(library)
     with psycopg.connect(database_url, autocommit=True) as listener:
         listener.execute("LISTEN allim_wake")
-        answers = run(program, database_url, DJANGO_SETTINGS_MODULE="examples.django_shop.settings")
+        said = run_code(
+            program, database_url, DJANGO_SETTINGS_MODULE="examples.django_shop.settings"
+        )
+        answers = json.loads(said)
         woken = [notice.payload for notice in listener.notifies(timeout=30, stop_after=1)]
         users = listener.execute(f"SELECT id, name FROM {table}").fetchall()
         events = listener.execute(

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import pytest
-import uvicorn
-from fastapi import FastAPI
 
 from allim.app import create_app
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
-from allim.channels.registry import close_channels, make_channels, make_http, make_services
 from allim.database.pool import Database
+from tests.foundations import open_channels
+from tests.serving import serving
 
 ENVIRONMENT = {
     "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T000/B000/XXXXXXXX",
@@ -71,35 +68,10 @@ class Api:
         return await self.post("/notifications", json=body or NOTIFICATION, headers=named)
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@contextlib.asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[str]:
-    """Serve an app on a free port; its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_config=None, access_log=False, http="httptools")
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        await asyncio.sleep(0.005)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    await task
-    listener.close()
-
-
 @pytest.fixture
 async def channels() -> AsyncIterator[Mapping[str, Channel]]:
-    environment = Environment(ENVIRONMENT)
-    http = make_http(environment)
-    channels = make_channels(environment, make_services(http))
-    yield channels
-    await close_channels(channels)
-    await http.close()
+    async with open_channels(Environment(ENVIRONMENT)) as channels:
+        yield channels
 
 
 Start = Callable[..., Awaitable[Api]]

@@ -39,7 +39,7 @@ async def test_every_route_is_described_with_its_problems(api: Api) -> None:
         "GET /metrics",
     }
     for path, operations in document["paths"].items():
-        # What refuses a job is in the documents' own shape.
+        # What refuses a job is in a shape of its own.
         kind = "application/json" if path.startswith("/jobs/") else PROBLEM
         for operation in operations.values():
             assert {"401", "403", "422", "503"} <= set(operation["responses"])

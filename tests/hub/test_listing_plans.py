@@ -31,7 +31,7 @@ from allim.hub.replays import SQL as REPLAYS
 from allim.hub.replays import ReplayFilter, parameters_of
 from allim.hub.status import DeliveryStatus, NotificationStatus
 from allim.messaging.tracing import spellings
-from tests.conftest import TEMPLATE, named
+from tests.conftest import a_database
 from tests.hub.engine.test_plans import explain, found
 
 COUNT = 30_000
@@ -119,18 +119,14 @@ ASKED: Mapping[str, tuple[Asked, int]] = {
 @pytest.fixture(scope="module")
 def filled_url(template_url: str) -> Iterator[str]:
     """A database as the bench fills it."""
-    name = f"test_{uuid4().hex[:16]}"
-    with psycopg.connect(template_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    with psycopg.connect(named(template_url, name), autocommit=True) as connection:
-        for statement in (NOTIFICATIONS, DELIVERIES):
-            connection.execute(statement, {"count": COUNT})
-        connection.execute(ATTEMPTS.replace("%%", "%"))
-        connection.execute("UPDATE delivery SET recipient = 'ops' WHERE channel = 'SLACK'")
-        connection.execute("VACUUM ANALYZE notification, delivery, delivery_attempt")
-    yield named(template_url, name)
-    with psycopg.connect(template_url, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with a_database(template_url) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            for statement in (NOTIFICATIONS, DELIVERIES):
+                connection.execute(statement, {"count": COUNT})
+            connection.execute(ATTEMPTS.replace("%%", "%"))
+            connection.execute("UPDATE delivery SET recipient = 'ops' WHERE channel = 'SLACK'")
+            connection.execute("VACUUM ANALYZE notification, delivery, delivery_attempt")
+        yield url
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from allim.testing.http import HttpSink
 from tests.ingest.alertmanager_process import alertmanager, free_port, now, until
-from tests.programs import Start, an_empty_directory, programs
+from tests.programs import Start
 from tests.requirements import needs_program
 
 KEY = "a-very-long-secret-1"
@@ -39,19 +39,6 @@ FAILED = "alertmanager_notification_requests_failed_total"
 @pytest.fixture(scope="module", autouse=True)
 def installed() -> None:
     needs_program("prometheus-alertmanager", "alertmanager")
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with an_empty_directory() as path:
-        yield path
-
-
-@pytest.fixture
-async def start(place: Path, database_url: str) -> AsyncIterator[Start]:
-    # The database is asked for here, so that it goes only after the programs are gone.
-    async with programs(place) as start:
-        yield start
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
-from allim.channels.registry import close_channels, make_channels, make_http, make_services
 from allim.database.pool import Database
 from allim.messaging.consumer import Consumer
 from allim.messaging.intake import Intake
@@ -19,6 +18,7 @@ from allim.messaging.queue import Letter, MessageQueue, Received, sqs_client
 from allim.messaging.queues import create_queues
 from allim.messaging.settings import QueueSettings
 from allim.testing.sqs import SqsServer, sqs_server
+from tests.foundations import open_channels
 
 
 @pytest.fixture(scope="session")
@@ -69,12 +69,8 @@ async def queues(sqs: SqsServer) -> AsyncIterator[Queues]:
 @pytest.fixture
 async def channels() -> AsyncIterator[Mapping[str, Channel]]:
     # Not configured, so that nothing is called; a mock would ask for no template.
-    environment = Environment({})
-    http = make_http(environment)
-    channels = make_channels(environment, make_services(http, print_line=lambda _line: None))
-    yield channels
-    await close_channels(channels)
-    await http.close()
+    async with open_channels(Environment({})) as channels:
+        yield channels
 
 
 @pytest.fixture

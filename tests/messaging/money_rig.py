@@ -17,7 +17,8 @@ from allim.messaging.balance import BalancePolicy, HeldDebits
 from allim.messaging.cancellation import CancelRequest, Reservations
 from allim.messaging.ledger import Low
 from allim.messaging.settings import BalanceSettings, MessageKind
-from allim.messaging.tenants import TenantRequest, Tenants
+from allim.messaging.tenant_model import TenantRequest
+from allim.messaging.tenants import Tenants
 from allim.relay.outcomes import Outcome
 from allim.relay.retry import RetryPolicy
 from allim.relay.settlement import decide

@@ -25,7 +25,7 @@ from allim.base.errors import Conflict
 from allim.channels.channel import Message
 from allim.database.pool import Database
 from allim.hub.operations import Operations
-from allim.messaging.tenants import CreditRequest
+from allim.messaging.tenant_model import CreditRequest
 from allim.relay.outcomes import Outcome
 from allim.relay.work import Work
 from tests.messaging.money_rig import LANE, PRICE, Money

@@ -16,8 +16,9 @@ from allim.database.pool import Database
 from allim.relay.outcomes import Outcome
 from allim.web.access import AccessScope
 from allim.web.keys import create_key
-from tests.hub.conftest import Api, serving
+from tests.hub.conftest import Api
 from tests.messaging.money_rig import Money
+from tests.serving import serving
 
 KAKAO = {"SOLAPI_KAKAO_PF_ID": "PF0", "SOLAPI_KAKAO_TEMPLATE_ID": "TP0"}
 JOB = {"to": "010-1234-5678", "text": "예약되었습니다"}

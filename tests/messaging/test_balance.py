@@ -9,7 +9,7 @@ import pytest
 
 from allim.base.errors import Conflict, IdempotencyMismatch, NotFound
 from allim.database.pool import Database
-from allim.messaging.tenants import CreditRequest
+from allim.messaging.tenant_model import CreditRequest
 from allim.relay.outcomes import Outcome
 from tests.messaging.money_rig import LANE, PRICE, Money
 

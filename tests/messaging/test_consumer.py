@@ -19,7 +19,8 @@ from allim.messaging.dead_letters import DeadLetterCopier, DeadLetterCopies
 from allim.messaging.intake import Intake, Offer
 from allim.messaging.queue import MessageQueue, Received
 from allim.messaging.queues import redrive
-from allim.messaging.tenants import TenantRequest, Tenants
+from allim.messaging.tenant_model import TenantRequest
+from allim.messaging.tenants import Tenants
 from tests.messaging.conftest import Queues, make_consumer
 from tests.messaging.money_rig import RETRY
 

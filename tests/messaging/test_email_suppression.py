@@ -14,7 +14,6 @@ from allim.app import create_app
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
 from allim.channels.email import NAME as EMAIL
-from allim.channels.registry import close_channels, make_channels, make_http, make_services
 from allim.channels.unsubscribing import Subscription, UnsubscribeSettings
 from allim.database.pool import Database
 from allim.hub.delivery_box import DeliveryBox
@@ -24,7 +23,9 @@ from allim.relay.lane import Lane
 from allim.relay.policy import combine
 from allim.relay.single_pass import SinglePass
 from allim.testing.smtp import SmtpSink, Step
-from tests.hub.conftest import Api, serving
+from tests.foundations import open_channels
+from tests.hub.conftest import Api
+from tests.serving import serving
 
 KEY = "w" * 20
 KIM = "kim@example.com"
@@ -80,10 +81,7 @@ async def mailing(database: Database) -> AsyncIterator[Mailing]:
                 "EMAIL_WEBHOOK_SECRET": KEY,
             }
         )
-        http = make_http(environment)
-        stack.push_async_callback(http.close)
-        channels = make_channels(environment, make_services(http))
-        stack.push_async_callback(close_channels, channels)
+        channels = await stack.enter_async_context(open_channels(environment))
         app = create_app(database, channels, environment)
         url = await stack.enter_async_context(serving(app))
         session = await stack.enter_async_context(aiohttp.ClientSession())

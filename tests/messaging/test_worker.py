@@ -21,7 +21,8 @@ from allim.messaging.immediate import SmsResult, asend_sms, send_sms
 from allim.messaging.intake import Intake, Offer
 from allim.messaging.job import make_job
 from allim.messaging.queue import queue_error
-from allim.messaging.tenants import TenantRequest, Tenants
+from allim.messaging.tenant_model import TenantRequest
+from allim.messaging.tenants import Tenants
 from allim.testing.solapi import FakeSolapi, Step
 from tests.changes import changes
 from tests.messaging.conftest import Queues

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import psycopg
 import pytest
 
 from allim.testing.lms.kvca import ROSTER, FakeKvca
-from tests.programs import Program, Start, allim, an_empty_directory, programs
+from tests.programs import Program, Start, allim
 
 SYNC = {
     "name": "autumn",
@@ -19,19 +18,6 @@ SYNC = {
     "parameters": {"category_id": 303},
     "cron": "0 0 1 1 *",
 }
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with an_empty_directory() as path:
-        yield path
-
-
-@pytest.fixture
-async def start(place: Path, database_url: str) -> AsyncIterator[Start]:
-    # The database is asked for here, so that it goes only after the programs are gone.
-    async with programs(place) as start:
-        yield start
 
 
 async def fired(api: Program, schedule: int, status: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from allim.scheduler.cron import cron
 from allim.scheduler.fires import FireLedger
 from allim.scheduler.jobs import JobEnded
 from allim.scheduler.model import ScheduleChange
+from allim.scheduler.scheduler import Scheduler
 from allim.scheduler.slots import due_slots
 from tests.scheduler.conftest import Jobs, Stage, settled
 
@@ -382,8 +383,8 @@ async def test_a_database_that_goes_away_is_waited_for(
     assert await stage.fires() == [("01:10", "SUCCESS", None)]
 
 
-async def _kill(scheduler: object) -> None:
+async def _kill(scheduler: Scheduler) -> None:
     """What a process leaves that is killed: nothing is cleaned up, nothing recorded."""
-    for task in list(scheduler._running):  # type: ignore[attr-defined]
+    for task in list(scheduler._running):
         task.cancel()
         await asyncio.wait([task])

@@ -7,7 +7,11 @@ process (deadlines, patience, rates) and is the one thing a test turns by hand.
 from __future__ import annotations
 
 import time
+from datetime import timedelta, timezone
 from typing import Protocol
+
+KST = timezone(timedelta(hours=9), "KST")
+"""Korea's time, in which operators read; it has known no summer time since 1988."""
 
 
 class Clock(Protocol):

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from allim.base.errors import FieldProblem, InvalidRequest, RequestError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], given: object) -> Model:
+    """Python values as a model. Raises InvalidRequest with every problem, as `invalid_body` has."""
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise invalid_body(error) from None
 
 
 def invalid_body(error: ValidationError) -> RequestError:

@@ -8,15 +8,13 @@ from collections.abc import Iterator
 
 import psycopg
 
-from allim.bench.draining import BACKLOG
+from allim.bench.draining import BACKLOG, BATCH, claim_of
 from allim.bench.figures import Figure, at_most, plain
 from allim.bench.stage import Stage
 from allim.database.pool import PIN_PLANS
 from allim.hub.settling import STATEMENTS
-from allim.relay.rates import RESERVED
 
 CASE = "claim"
-BATCH = 500
 FINISHED = """
 INSERT INTO delivery (notification_id, channel, status, attempts, max_attempts, sent_at)
 SELECT (SELECT id FROM notification LIMIT 1), 'LOG', 'SUCCESS', 1, 8, now()
@@ -59,20 +57,7 @@ def _median_claim(connection: psycopg.Connection[tuple[object, ...]], claims: in
         began = time.perf_counter()
         with connection.transaction():
             connection.execute(PIN_PLANS)
-            rows = connection.execute(
-                STATEMENTS["claim"],
-                {
-                    "channel": "LOG",
-                    "limit": BATCH,
-                    "marks": marks,
-                    "highest": marks,
-                    "reserved": RESERVED,
-                    "token": "00000000-0000-4000-8000-000000000001",
-                    "worker": "bench",
-                    "lease": 600.0,
-                },
-                prepare=True,
-            ).fetchall()
+            rows = connection.execute(STATEMENTS["claim"], claim_of(marks), prepare=True).fetchall()
         took.append(time.perf_counter() - began)
         marks = rows[0][0]
     return statistics.median(took)

@@ -15,6 +15,7 @@ from allim.relay.rates import RESERVED
 
 CASE = "drain"
 BATCH = 500
+CLAIM = "00000000-0000-4000-8000-000000000001"
 BACKLOG = """
 WITH n AS (
     INSERT INTO notification (id, source, type, title, message)
@@ -46,12 +47,25 @@ def fill(stage: Stage, deliveries: int, channel: str, recipient: str | None) -> 
         connection.execute("CHECKPOINT")
 
 
+def claim_of(marks: object) -> dict[str, object]:
+    """What the relay's own claim is given: a batch of the channel LOG above these marks."""
+    return {
+        "channel": "LOG",
+        "limit": BATCH,
+        "marks": marks,
+        "highest": marks,
+        "reserved": RESERVED,
+        "token": CLAIM,
+        "worker": "bench",
+        "lease": 600.0,
+    }
+
+
 def _plain_sql(stage: Stage, deliveries: int) -> float:
     """The relay's own claim and settle, one after the other, without a client's work."""
     fill(stage, deliveries, "LOG", None)
     head = STATEMENTS["claim"].rindex("SELECT CASE WHEN row_number()")
     claim = STATEMENTS["claim"][:head] + SUMMARY
-    token = "00000000-0000-4000-8000-000000000001"  # noqa: S105
     marks: list[int] = [0, 0, 0]
     done = 0
     with psycopg.connect(stage.url, autocommit=True) as connection:
@@ -59,30 +73,17 @@ def _plain_sql(stage: Stage, deliveries: int) -> float:
         while done < deliveries:
             with connection.transaction():
                 connection.execute(PIN_PLANS)
-                row = connection.execute(
-                    claim,
-                    {
-                        "channel": "LOG",
-                        "limit": BATCH,
-                        "marks": marks,
-                        "highest": marks,
-                        "reserved": RESERVED,
-                        "token": token,
-                        "worker": "bench",
-                        "lease": 60.0,
-                    },
-                    prepare=True,
-                ).fetchone()
+                row = connection.execute(claim, claim_of(marks), prepare=True).fetchone()
             assert row is not None
             marks, ids, claimed = row
             with connection.transaction():
                 connection.execute(PIN_PLANS)
-                connection.execute(STATEMENTS["settle"], _success(ids, token, claimed))
+                connection.execute(STATEMENTS["settle"], _success(ids, claimed))
             done += claimed
         return deliveries / (time.perf_counter() - began)
 
 
-def _success(ids: str, token: str, count: int) -> dict[str, object]:
+def _success(ids: str, count: int) -> dict[str, object]:
     columns = dict.fromkeys(
         (
             "delays",
@@ -95,7 +96,7 @@ def _success(ids: str, token: str, count: int) -> dict[str, object]:
             "receipts",
         )
     )
-    constants = {"tokens": token, "statuses": "SUCCESS", "outcomes": "DELIVERED", "spent": "false"}
+    constants = {"tokens": CLAIM, "statuses": "SUCCESS", "outcomes": "DELIVERED", "spent": "false"}
     return {
         "ids": ids,
         **columns,

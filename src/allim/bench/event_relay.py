@@ -7,7 +7,6 @@ and what that cost the process.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 import time
@@ -16,6 +15,7 @@ from collections.abc import Sequence
 import uvloop
 
 from allim.base.settings import Environment
+from allim.bench.saying import say
 from allim.database.pool import Database
 from allim.events.publishers.kafka import KafkaPublisher
 from allim.events.publishers.kafka_settings import KafkaOptions
@@ -89,5 +89,4 @@ def _rate(settled_at: Sequence[tuple[float, int]]) -> dict[str, float]:
 
 if __name__ == "__main__":
     wanted = int(sys.stdin.readline())
-    sys.stdout.write(json.dumps(uvloop.run(relay(sys.argv[1], wanted))) + "\n")
-    sys.stdout.flush()
+    say(uvloop.run(relay(sys.argv[1], wanted)))

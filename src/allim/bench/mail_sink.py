@@ -7,12 +7,12 @@ connections.
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from allim.bench.saying import say
 from allim.testing.smtp import SmtpSink
 
 Count = Callable[[], dict[str, int]]
@@ -59,14 +59,9 @@ async def serve() -> None:
     else:
         opened = _aiosmtpd()
     async with opened as (port, name, count):
-        _say({"port": port, "server": name})
+        say({"port": port, "server": name})
         while await asyncio.to_thread(sys.stdin.readline):
-            _say(count())
-
-
-def _say(said: object) -> None:
-    sys.stdout.write(json.dumps(said) + "\n")
-    sys.stdout.flush()
+            say(count())
 
 
 if __name__ == "__main__":

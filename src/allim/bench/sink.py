@@ -7,13 +7,14 @@ line on stdin, one JSON line ``{"count": …, "arrivals": {delivery id: perf_cou
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import sys
 import time
 from typing import cast
 
 import uvloop
+
+from allim.bench.saying import say
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
@@ -54,14 +55,12 @@ async def serve() -> None:
     arrivals: dict[str, float] = {}
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Receiver(arrivals), "127.0.0.1", 0, backlog=1024)
-    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
-    sys.stdout.flush()
+    say(server.sockets[0].getsockname()[1])
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         answer: dict[str, object] = {"count": len(arrivals)}
         if line.strip() == "arrivals":
             answer["arrivals"] = arrivals
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+        say(answer)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import psycopg
 
 from allim.base.settings import Environment
 from allim.bench.figures import Figure, at_least, at_most, plain
+from allim.bench.saying import say
 from allim.bench.stage import Stage, ask
 from allim.channels.registry import close_channels, make_channels, make_http, make_services
 from allim.database.pool import Database
@@ -95,12 +95,7 @@ class _Session:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exc: object) -> None:
         return None
 
     async def courses(self, category_id: int) -> Sequence[Course]:
@@ -152,8 +147,7 @@ async def _serve(url: str, rows: int) -> None:
                 "alerts": result.summary.created_alerts,
                 "peak_mib": _peak_mib(),
             }
-            sys.stdout.write(json.dumps(measured) + "\n")
-            sys.stdout.flush()
+            say(measured)
     await close_channels(channels)
     await http.close()
 

@@ -20,6 +20,7 @@ from uuid import uuid4
 import uvloop
 from aiohttp import web
 
+from allim.bench.saying import say
 from allim.testing.solapi import FakeSolapi
 
 SOLAPI_SECONDS = 0.05
@@ -94,7 +95,7 @@ async def serve() -> None:
     queue.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     async with FakeSolapi() as solapi:
         solapi.delay = SOLAPI_SECONDS
-        _say(
+        say(
             {
                 **solapi.environment(),
                 "AWS_ENDPOINT_URL": queue.url,
@@ -106,7 +107,7 @@ async def serve() -> None:
         while line := (await loop.run_in_executor(None, sys.stdin.readline)).strip():
             queue.fill(int(line))
             times = solapi.times_out()
-            _say(
+            say(
                 {
                     "sent": len(solapi.texts),
                     "doubled": sum(count > 1 for count in times.values()),
@@ -115,11 +116,6 @@ async def serve() -> None:
                 }
             )
     await runner.cleanup()
-
-
-def _say(what: Any) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

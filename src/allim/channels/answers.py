@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
+
+from pydantic_core import from_json
 
 from allim.channels.channel import HttpAnswer
 from allim.channels.http import HttpFailure
@@ -79,6 +82,15 @@ def retry_of_answer(answer: HttpAnswer) -> Outcome:
         response=answer.body,
         retry_after=retry_after(answer.headers),
     )
+
+
+def json_object(body: str) -> dict[str, Any] | None:
+    """The JSON object that the body of an answer is; None where it is none, or was cut off."""
+    try:
+        said = from_json(body)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) else None
 
 
 def is_worth_retrying(status: int) -> bool:

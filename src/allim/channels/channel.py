@@ -72,6 +72,21 @@ class Draft:
     template_code: str | None
     payload: Mapping[str, Any]
 
+    @classmethod
+    def of(cls, message: Message) -> Draft:
+        """The draft that a stored message was."""
+        return cls(
+            message.recipient,
+            message.title,
+            message.message,
+            message.template_code,
+            message.payload,
+        )
+
+
+NOTHING_TO_SAY = FieldProblem("/message", "missing", "there is nothing to say")
+"""What is wrong with a draft without any words."""
+
 
 @dataclass(frozen=True, slots=True)
 class Configured:

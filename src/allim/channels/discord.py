@@ -20,15 +20,26 @@ from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
-from pydantic_core import from_json
 from yarl import URL
 
 from allim.base.errors import FieldProblem
 from allim.base.settings import Environment, SettingsGroup
-from allim.channels.answers import bad_answer, outcome_of_answer, retry_after, retry_of_answer
-from allim.channels.channel import ChannelServices, Draft, HttpAnswer, Message, RecipientKind
+from allim.channels.answers import (
+    bad_answer,
+    json_object,
+    outcome_of_answer,
+    retry_after,
+    retry_of_answer,
+)
+from allim.channels.channel import (
+    NOTHING_TO_SAY,
+    ChannelServices,
+    Draft,
+    HttpAnswer,
+    Message,
+    RecipientKind,
+)
 from allim.channels.hooks import WebhookUrl, target_of
-from allim.channels.http import HttpFailure
 from allim.channels.incoming import (
     IncomingWebhooks,
     NamedWebhooks,
@@ -79,6 +90,7 @@ class DiscordChannel(IncomingWebhooks):
     name = NAME
     service = "Discord"
     recipient_kind = RecipientKind.DISCORD_WEBHOOK
+    gone_when_looked_at = GONE
 
     def __init__(self, webhooks: Webhooks, sending: Sending, services: ChannelServices) -> None:
         super().__init__(webhooks, sending, services)
@@ -99,7 +111,7 @@ class DiscordChannel(IncomingWebhooks):
         if embeds is not None:
             problems.extend(_check_embeds(embeds))
         elif not (draft.title or draft.message or content):
-            problems.append(FieldProblem("/message", "missing", "there is nothing to say"))
+            problems.append(NOTHING_TO_SAY)
         thread = draft.payload.get("thread_id")
         if thread is not None and not _is_id(thread):
             problems.append(FieldProblem("/payload/thread_id", "invalid", "must be a thread's id"))
@@ -119,20 +131,12 @@ class DiscordChannel(IncomingWebhooks):
             limit=ANSWER_LIMIT,
         )
 
-    async def trouble_with(self, url: str) -> str | None:
-        """Ask for the webhook's name: a GET posts nothing."""
-        try:
-            answer = await self._http.request(
-                "GET", url, headers={}, timeout=self._timeout, trusted=True
-            )
-        except HttpFailure as failure:
-            return str(failure)
-        if answer.status in GONE or answer.status >= 500:
-            return f"answered {answer.status} {_reason(_said(answer))}".rstrip()
-        return None
+    def words_of(self, answer: HttpAnswer) -> str:
+        """The message of an error, and its number."""
+        return _reason(json_object(answer.body) or {})
 
     def _outcome(self, target: str, answer: HttpAnswer) -> Outcome:
-        said = _said(answer)
+        said = json_object(answer.body) or {}
         self._heed(target, answer, said)
         if answer.status == 429:
             return replace(retry_of_answer(answer), retry_after=_pause(answer, said))
@@ -262,15 +266,6 @@ def _check_embeds(embeds: object) -> list[FieldProblem]:
 def _is_id(value: object) -> bool:
     """Whether it is one of Discord's ids, which are too large to be numbers in JSON."""
     return isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 20
-
-
-def _said(answer: HttpAnswer) -> Mapping[str, Any]:
-    """The JSON object of an answer; empty where it is none, or is cut off."""
-    try:
-        said = from_json(answer.body)
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}
 
 
 def _reason(said: Mapping[str, Any]) -> str:

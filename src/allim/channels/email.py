@@ -24,6 +24,7 @@ from allim.base.settings import Environment, SettingsGroup
 from allim.channels.attachments import AttachmentFailure, Attachments, AttachmentSettings
 from allim.channels.bounces import bounce_of
 from allim.channels.channel import (
+    NOTHING_TO_SAY,
     ChannelServices,
     Configured,
     Draft,
@@ -43,7 +44,8 @@ from allim.channels.mail import (
     subject,
 )
 from allim.channels.sending import Sending, sending
-from allim.channels.smtp import SmtpFailure, SmtpPool, SmtpServer, Stage
+from allim.channels.smtp import SmtpFailure, SmtpPool, Stage
+from allim.channels.smtp_server import SmtpServer
 from allim.channels.unsubscribing import (
     Subscription,
     UnsubscribeLinks,
@@ -160,7 +162,7 @@ class EmailChannel:
                 )
             )
         if not (draft.title or draft.message or draft.payload.get("html")):
-            problems.append(FieldProblem("/message", "missing", "there is nothing to say"))
+            problems.append(NOTHING_TO_SAY)
         return problems
 
     def configured(self) -> Configured:

@@ -7,7 +7,6 @@ key (RS256) is changed for a token, which is good for an hour.
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import time
 from collections.abc import Callable
@@ -17,9 +16,10 @@ from urllib.parse import urlencode
 import structlog
 from pydantic_core import from_json
 
+from allim.base import base64url
 from allim.base.clock import SYSTEM_CLOCK, Clock
-from allim.channels.answers import is_worth_retrying
-from allim.channels.channel import HttpAnswer, OutgoingHttp
+from allim.channels.answers import is_worth_retrying, json_object
+from allim.channels.channel import OutgoingHttp
 
 TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -103,7 +103,7 @@ class ServiceAccount:
             "exp": issued + ASSERTED_SECONDS,
         }
         signed = f"{_part(header)}.{_part(claims)}"
-        return f"{signed}.{_base64(key.sign(signed.encode(), PKCS1v15(), SHA256()))}"
+        return f"{signed}.{base64url.encoded(key.sign(signed.encode(), PKCS1v15(), SHA256()))}"
 
 
 class Tokens:
@@ -149,7 +149,7 @@ class Tokens:
             timeout=timeout,
             trusted=True,
         )
-        said = _object(answer)
+        said = json_object(answer.body) or {}
         token, seconds = said.get("access_token"), said.get("expires_in")
         if answer.status == 200 and isinstance(token, str) and token:
             good_for = seconds if isinstance(seconds, int | float) else ASSERTED_SECONDS
@@ -165,17 +165,5 @@ class Tokens:
         )
 
 
-def _object(answer: HttpAnswer) -> dict[str, object]:
-    try:
-        said = from_json(answer.body)
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
 def _part(value: object) -> str:
-    return _base64(json.dumps(value, separators=(",", ":")).encode())
-
-
-def _base64(content: bytes) -> str:
-    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+    return base64url.encoded(json.dumps(value, separators=(",", ":")).encode())

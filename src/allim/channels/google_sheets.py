@@ -13,7 +13,7 @@ from allim.base.clock import SYSTEM_CLOCK, Clock
 from allim.channels.channel import HttpAnswer, OutgoingHttp
 from allim.channels.google import Tokens
 from allim.channels.http import HttpFailure
-from allim.channels.json_bytes import json_bytes
+from allim.channels.json_bytes import JSON_HEADERS, json_bytes
 
 SHEETS_URL = "https://sheets.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/spreadsheets"
@@ -136,7 +136,7 @@ class Spreadsheet:
     ) -> HttpAnswer:
         headers = {"Authorization": f"Bearer {token}"}
         if body is not None:
-            headers["Content-Type"] = "application/json; charset=utf-8"
+            headers |= JSON_HEADERS
         return await self._http.request(
             method,
             self._url + path,

@@ -9,9 +9,9 @@ from typing import Annotated
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from pydantic import AfterValidator, SecretStr
-from pydantic_core import from_json
 from yarl import URL
 
+from allim.channels.answers import json_object
 from allim.channels.channel import HttpAnswer
 from allim.relay.outcomes import Outcome
 
@@ -87,11 +87,8 @@ class Verdict:
         """Read the body of an answer; None where it is no JSON object, or came in part only."""
         if not answer.complete:
             return None
-        try:
-            said = from_json(answer.body)
-        except ValueError:
-            return None
-        if not isinstance(said, dict):
+        said = json_object(answer.body)
+        if said is None:
             return None
         ok, error = said.get("ok"), said.get("error")
         return cls(

@@ -13,8 +13,9 @@ from typing import Annotated
 from pydantic import AfterValidator, SecretStr
 
 from allim.base.errors import FieldProblem
-from allim.channels.channel import ChannelServices, Configured, Draft, Message
+from allim.channels.channel import ChannelServices, Configured, Draft, HttpAnswer, Message
 from allim.channels.hooks import require_url, target_of
+from allim.channels.http import HttpFailure
 from allim.channels.posting import PostingChannel
 from allim.channels.sending import Sending
 from allim.relay.outcomes import Outcome
@@ -26,11 +27,14 @@ Webhooks = Mapping[str | None, str]
 class IncomingWebhooks(PostingChannel):
     """Posts to incoming webhooks. Settings are `<CHANNEL>_WEBHOOK_URL` and `<CHANNEL>_WEBHOOKS`.
 
-    A channel adds `service` (its name as people write it), `check_content` and `deliver_to`.
+    A channel adds `service` (its name as people write it), `check_content`, `deliver_to` and
+    `words_of`, and says what `look_at` sees.
     """
 
     service: str
     only_target: str | None = None
+    gone_when_looked_at: frozenset[int]
+    """Statuses by which `look_at` is told that a webhook is no more."""
 
     def __init__(self, webhooks: Webhooks, sending: Sending, services: ChannelServices) -> None:
         super().__init__(sending, services)
@@ -43,6 +47,14 @@ class IncomingWebhooks(PostingChannel):
     @abstractmethod
     async def deliver_to(self, url: str, message: Message, *, trusted: bool) -> Outcome:
         """Post one message to a webhook."""
+
+    @abstractmethod
+    def words_of(self, answer: HttpAnswer) -> str:
+        """The service's own words for what is wrong; empty where it gives none."""
+
+    async def look_at(self, url: str) -> HttpAnswer:
+        """Call a webhook without posting a message. Raises HttpFailure when no answer came."""
+        return await self._http.request("GET", url, headers={}, timeout=self._timeout, trusted=True)
 
     def check(self, draft: Draft) -> Sequence[FieldProblem]:
         """The recipient must be known or a callable URL; there must be something to say."""
@@ -84,14 +96,19 @@ class IncomingWebhooks(PostingChannel):
         """Look at each of the operator's webhooks without a message to anybody."""
         wrong = []
         for name, url in self._webhooks.items():
-            if trouble := await self.trouble_with(url):
+            if trouble := await self._trouble_with(url):
                 shown = f"{self.name}_WEBHOOKS {name}" if name else f"{self.name}_WEBHOOK_URL"
                 wrong.append(f"{shown}: {trouble}")
         return "; ".join(wrong) or None
 
-    @abstractmethod
-    async def trouble_with(self, url: str) -> str | None:
-        """What is wrong with a webhook, without posting a message; or None."""
+    async def _trouble_with(self, url: str) -> str | None:
+        try:
+            answer = await self.look_at(url)
+        except HttpFailure as failure:
+            return str(failure)
+        if answer.status in self.gone_when_looked_at or answer.status >= 500:
+            return f"answered {answer.status} {self.words_of(answer)}".rstrip()
+        return None
 
     def _url(self, recipient: str | None) -> str | None:
         if recipient and "://" in recipient:

@@ -6,6 +6,9 @@ import json
 
 from pydantic_core import PydanticSerializationError, to_json
 
+JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
+"""What goes with it, where nothing else does."""
+
 
 def json_bytes(value: object) -> bytes:
     """`value` as JSON; what JSON cannot say becomes text, a lone surrogate a question mark."""

@@ -32,8 +32,8 @@ from allim.channels.channel import (
     RecipientKind,
 )
 from allim.channels.hooks import Verdict, WebhookUrl, target_of
-from allim.channels.json_bytes import json_bytes
-from allim.channels.posting import JSON_HEADERS, PostingChannel
+from allim.channels.json_bytes import JSON_HEADERS, json_bytes
+from allim.channels.posting import PostingChannel
 from allim.channels.sending import Sending, sending
 from allim.relay.outcomes import Outcome
 from allim.relay.sender import SendingLimits

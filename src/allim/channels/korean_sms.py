@@ -12,8 +12,10 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from enum import StrEnum
+
+from allim.base.clock import KST
 
 SMS_BYTES = 90
 LMS_BYTES = 2000
@@ -21,7 +23,6 @@ SUBJECT_BYTES = 40
 NUMBER_LIMIT = 40
 """Characters of a number, with all that may stand between its digits."""
 
-KST = timezone(timedelta(hours=9), "KST")
 NIGHT_BEGINS = 21
 NIGHT_ENDS = 8
 ADVERTISING_MARK = "(광고)"

@@ -13,12 +13,11 @@ from allim.channels.answers import outcome_of_failure
 from allim.channels.channel import ChannelServices, HttpAnswer, Message
 from allim.channels.hooks import without_secret
 from allim.channels.http import HttpFailure
+from allim.channels.json_bytes import JSON_HEADERS
 from allim.channels.sending import Sending
 from allim.relay.outcomes import RESPONSE_LIMIT, Outcome
 from allim.relay.sender import RecordProviderId
 from allim.relay.work import Work
-
-JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
 
 log = structlog.get_logger("allim.channels.posting")
 

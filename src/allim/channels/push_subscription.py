@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from allim.base import base64url
 from allim.base.errors import FieldProblem
-from allim.channels.vapid import from_base64, to_base64
+from allim.channels.vapid import from_base64
 
 PLACE = "/payload/subscription"
 AUTH_BYTES = 16
@@ -51,7 +52,7 @@ def read_subscription(value: object) -> Subscription | list[FieldProblem]:
         problems.append(FieldProblem(f"{PLACE}/keys/auth", "invalid", words))
     if endpoint is None or p256dh is None or auth is None or problems:
         return problems
-    return Subscription(endpoint, to_base64(p256dh), to_base64(auth))
+    return Subscription(endpoint, base64url.encoded(p256dh), base64url.encoded(auth))
 
 
 def _bytes(value: object) -> bytes | None:

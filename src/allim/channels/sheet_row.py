@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any
 
+from allim.base.clock import KST
 from allim.channels.channel import Message
 from allim.relay.work import Work
 
 COLUMNS = ("time", "type", "severity", "category", "course", "user", "message", "row_key")
 """The columns from the left; the header row is the operator's (docs/how-to/connect-a-sheet.md)."""
 
-KST = timezone(timedelta(hours=9), "KST")
 CELL_LIMIT = 50_000
 """Characters that a cell of Google Sheets holds."""
 

@@ -22,7 +22,7 @@ from allim.channels.answers import outcome_of_answer, outcome_of_failure
 from allim.channels.channel import Configured, HttpAnswer, OutgoingHttp
 from allim.channels.hooks import Verdict, target_of
 from allim.channels.http import HttpFailure
-from allim.channels.json_bytes import json_bytes
+from allim.channels.json_bytes import JSON_HEADERS, json_bytes
 from allim.channels.sheet_row import SheetRow
 from allim.relay.outcomes import Outcome
 from allim.relay.sender import SendingLimits
@@ -30,7 +30,6 @@ from allim.relay.sender import SendingLimits
 LIMITS = SendingLimits(concurrency=4)
 """Google runs 30 at once for one owner; the script's own lock lets them write in turn."""
 
-HEADERS = {"Content-Type": "application/json; charset=utf-8"}
 FOLLOWED = frozenset({301, 302, 303})
 UNAUTHORIZED = 401
 LOGIN_HOST = "accounts.google.com"
@@ -85,7 +84,7 @@ class ScriptWriter:
             answer = await self._http.post(
                 str(self._url),
                 body=json_bytes(body_of(row)),
-                headers=HEADERS,
+                headers=JSON_HEADERS,
                 timeout=self._timeout,
                 trusted=True,
             )

@@ -22,6 +22,7 @@ from allim.base.errors import FieldProblem
 from allim.base.settings import Environment, SettingsGroup
 from allim.channels.answers import bad_answer, outcome_of_answer
 from allim.channels.channel import (
+    NOTHING_TO_SAY,
     ChannelServices,
     Draft,
     HttpAnswer,
@@ -29,10 +30,8 @@ from allim.channels.channel import (
     RecipientKind,
 )
 from allim.channels.hooks import WebhookUrl
-from allim.channels.http import HttpFailure
 from allim.channels.incoming import IncomingWebhooks, NamedWebhooks, webhooks_of
-from allim.channels.json_bytes import json_bytes
-from allim.channels.posting import JSON_HEADERS
+from allim.channels.json_bytes import JSON_HEADERS, json_bytes
 from allim.channels.sending import sending
 from allim.relay.outcomes import Outcome
 from allim.relay.sender import RateLimit, SendingLimits
@@ -63,6 +62,7 @@ class SlackChannel(IncomingWebhooks):
     name = NAME
     service = "Slack"
     recipient_kind = RecipientKind.SLACK_WEBHOOK
+    gone_when_looked_at = GONE
 
     def check_content(self, draft: Draft) -> Sequence[FieldProblem]:
         """There must be something to say; blocks must keep to Slack's limits."""
@@ -71,24 +71,23 @@ class SlackChannel(IncomingWebhooks):
             return _check_blocks(blocks)
         if draft.title or draft.message or draft.payload.get("text"):
             return []
-        return [FieldProblem("/message", "missing", "there is nothing to say")]
+        return [NOTHING_TO_SAY]
 
     async def deliver_to(self, url: str, message: Message, *, trusted: bool) -> Outcome:
         """Post; see the module for what answers mean."""
         body = json_bytes(_body(message))
         return await self.post(url, self._outcome, body=body, trusted=trusted, secret=url)
 
-    async def trouble_with(self, url: str) -> str | None:
+    def words_of(self, answer: HttpAnswer) -> str:
+        """Slack's word for what is wrong (``no_service``), where the body is one."""
+        word = answer.body.strip()
+        return word if ERROR_WORD.fullmatch(word) else ""
+
+    async def look_at(self, url: str) -> HttpAnswer:
         """Post an empty message: a live webhook answers 400 and shows nothing."""
-        try:
-            answer = await self._http.post(
-                url, body=b"{}", headers=JSON_HEADERS, timeout=self._timeout, trusted=True
-            )
-        except HttpFailure as failure:
-            return str(failure)
-        if answer.status in GONE or answer.status >= 500:
-            return f"answered {answer.status} {_word(answer) or ''}".rstrip()
-        return None
+        return await self._http.post(
+            url, body=b"{}", headers=JSON_HEADERS, timeout=self._timeout, trusted=True
+        )
 
     def _outcome(self, answer: HttpAnswer) -> Outcome:
         if answer.status == 200:
@@ -99,8 +98,8 @@ class SlackChannel(IncomingWebhooks):
                 "answered 200 without Slack's ok",
                 at_most_once=self.limits.at_most_once,
             )
-        word = _word(answer)
-        return outcome_of_answer(answer, by="Slack", code=word, reason=word or "", gone=GONE)
+        word = self.words_of(answer)
+        return outcome_of_answer(answer, by="Slack", code=word or None, reason=word, gone=GONE)
 
 
 def make(environment: Environment, services: ChannelServices) -> SlackChannel:
@@ -165,9 +164,3 @@ def _check_blocks(blocks: object) -> list[FieldProblem]:
                 )
             )
     return problems
-
-
-def _word(answer: HttpAnswer) -> str | None:
-    """Slack's word for what is wrong (``no_service``), where the body is one."""
-    word = answer.body.strip()
-    return word if ERROR_WORD.fullmatch(word) else None

@@ -28,13 +28,7 @@ from allim.channels.korean_sms import (
     unsendable,
 )
 from allim.channels.sending import Sending, sending
-from allim.channels.solapi.channel import (
-    LIMITS,
-    TIMEOUT_SECONDS,
-    Body,
-    SolapiChannel,
-    draft_of,
-)
+from allim.channels.solapi.channel import LIMITS, TIMEOUT_SECONDS, Body, SolapiChannel
 from allim.channels.solapi.drafts import (
     Problems,
     recipient_of,
@@ -89,7 +83,7 @@ class SmsChannel(SolapiChannel):
 
     def kind(self, message: Message) -> TextKind:
         """How a message goes out, and what it is priced by."""
-        return TextKind(self.compose(draft_of(message))[0]["type"])
+        return TextKind(self.compose(Draft.of(message))[0]["type"])
 
     def _text(self, draft: Draft, problems: Problems) -> tuple[str, str]:
         """The text as it goes out, and the place it came from."""
@@ -122,7 +116,7 @@ class SmsChannel(SolapiChannel):
 
 def is_advertisement(message: Message) -> bool:
     """Whether a message goes out as an advertisement, wherever its text stands."""
-    return is_advertising(_said(draft_of(message), [])[0], message.payload)
+    return is_advertising(_said(Draft.of(message), [])[0], message.payload)
 
 
 def kind_of(text: str, *, with_subject: bool = False, with_image: bool = False) -> TextKind:

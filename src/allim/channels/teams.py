@@ -22,10 +22,16 @@ from pydantic_core import from_json
 
 from allim.base.errors import FieldProblem
 from allim.base.settings import Environment, SettingsGroup
-from allim.channels.answers import bad_answer, outcome_of_answer
-from allim.channels.channel import ChannelServices, Draft, HttpAnswer, Message, RecipientKind
+from allim.channels.answers import bad_answer, json_object, outcome_of_answer
+from allim.channels.channel import (
+    NOTHING_TO_SAY,
+    ChannelServices,
+    Draft,
+    HttpAnswer,
+    Message,
+    RecipientKind,
+)
 from allim.channels.hooks import WebhookUrl
-from allim.channels.http import HttpFailure
 from allim.channels.incoming import IncomingWebhooks, NamedWebhooks, webhooks_of
 from allim.channels.json_bytes import json_bytes
 from allim.channels.sending import sending
@@ -64,6 +70,8 @@ class TeamsChannel(IncomingWebhooks):
     name = NAME
     service = "Teams"
     recipient_kind = RecipientKind.TEAMS_WEBHOOK
+    # What a workflow would do with a card is seen by posting only.
+    gone_when_looked_at = frozenset({410})
 
     def check_content(self, draft: Draft) -> Sequence[FieldProblem]:
         """There must be something to say; a card of the caller's own must be one, and fit."""
@@ -71,7 +79,7 @@ class TeamsChannel(IncomingWebhooks):
         if card is None:
             if draft.title or draft.message:
                 return []
-            return [FieldProblem("/message", "missing", "there is nothing to say")]
+            return [NOTHING_TO_SAY]
         place = "/payload/card"
         if not isinstance(card, Mapping) or card.get("type") != "AdaptiveCard":
             problem = 'must be an Adaptive Card: {"type": "AdaptiveCard", "body": […]}'
@@ -86,17 +94,11 @@ class TeamsChannel(IncomingWebhooks):
         body = _body(message)
         return await self.post(url, self._outcome, body=body, trusted=trusted, secret=url)
 
-    async def trouble_with(self, url: str) -> str | None:
-        """Whether anybody is there. What a workflow would do is seen by posting only."""
-        try:
-            answer = await self._http.request(
-                "GET", url, headers={}, timeout=self._timeout, trusted=True
-            )
-        except HttpFailure as failure:
-            return str(failure)
-        if answer.status == 410 or answer.status >= 500:
-            return f"answered {answer.status} {_word(answer)}".rstrip()
-        return None
+    def words_of(self, answer: HttpAnswer) -> str:
+        """Azure's word for what is wrong (``WorkflowNotFound``)."""
+        error = (json_object(answer.body) or {}).get("error")
+        word = error.get("code") if isinstance(error, Mapping) else None
+        return word[:100] if isinstance(word, str) else ""
 
     def _outcome(self, answer: HttpAnswer) -> Outcome:
         if answer.status == 200 and not answer.complete:
@@ -107,7 +109,7 @@ class TeamsChannel(IncomingWebhooks):
                 return self._bad_answer(answer)
             # A connector that is no longer there answers with the status itself.
             return outcome_of_answer(replace(answer, status=int(status[1])), by="Teams")
-        return outcome_of_answer(answer, by="Teams", reason=_word(answer), gone=GONE)
+        return outcome_of_answer(answer, by="Teams", reason=self.words_of(answer), gone=GONE)
 
     def _bad_answer(self, answer: HttpAnswer) -> Outcome:
         return bad_answer(
@@ -179,13 +181,3 @@ def _failure_in(answer: HttpAnswer) -> str | None:
     except ValueError:
         return said
     return None
-
-
-def _word(answer: HttpAnswer) -> str:
-    """Azure's word for what is wrong (``WorkflowNotFound``); empty where it gives none."""
-    try:
-        said = from_json(answer.body)
-        word = said["error"]["code"]
-    except (ValueError, KeyError, TypeError):
-        return ""
-    return word[:100] if isinstance(word, str) else ""

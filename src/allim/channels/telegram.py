@@ -22,12 +22,12 @@ from typing import Any
 
 import structlog
 from pydantic import Field, SecretStr, field_validator
-from pydantic_core import from_json
 
 from allim.base.errors import FieldProblem
 from allim.base.settings import Environment, SettingsGroup
-from allim.channels.answers import bad_answer, outcome_of_answer, retry_of_answer
+from allim.channels.answers import bad_answer, json_object, outcome_of_answer, retry_of_answer
 from allim.channels.channel import (
+    NOTHING_TO_SAY,
     ChannelServices,
     Configured,
     Draft,
@@ -120,11 +120,8 @@ class Said:
     @classmethod
     def of(cls, text: str) -> Said:
         """Read an answer's body."""
-        try:
-            said = from_json(text)
-        except ValueError:
-            return cls()
-        if not isinstance(said, dict) or not isinstance(said.get("ok"), bool):
+        said = json_object(text)
+        if said is None or not isinstance(said.get("ok"), bool):
             return cls()
         parameters, result = _object(said, "parameters"), _object(said, "result")
         wait = _number(parameters, "retry_after")
@@ -300,7 +297,7 @@ def _check_payload(draft: Draft) -> list[FieldProblem]:
         problem = f"is longer than {TEXT_LIMIT} characters"
         problems.append(FieldProblem("/payload/text", "too_long", problem))
     elif not (draft.title or draft.message or text):
-        problems.append(FieldProblem("/message", "missing", "there is nothing to say"))
+        problems.append(NOTHING_TO_SAY)
     mode = payload.get("parse_mode")
     if mode is not None and (not isinstance(mode, str) or mode not in PARSE_MODES):
         problem = f"must be one of {', '.join(sorted(PARSE_MODES))}"

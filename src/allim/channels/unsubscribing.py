@@ -6,8 +6,6 @@ for as long as the secret stands, and nobody can unsubscribe somebody else.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
 import re
@@ -18,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_core import from_json, to_json
 
+from allim.base import base64url
 from allim.base.settings import SettingsGroup
 from allim.channels.channel import Message
 from allim.channels.mail import CONTROLS
@@ -122,7 +121,7 @@ class UnsubscribeLinks:
     def token(self, subscription: Subscription) -> str:
         """The signed part of a link, in characters that no URL changes."""
         said = to_json([subscription.tenant_id, subscription.list, subscription.address])
-        return f"{_encoded(said)}.{_encoded(_signature(self._secrets[0], said))}"
+        return f"{base64url.encoded(said)}.{base64url.encoded(_signature(self._secrets[0], said))}"
 
     def read(self, token: str) -> Subscription | None:
         """What a token says; None unless one of our secrets signed it.
@@ -191,13 +190,8 @@ def _signature(secret: bytes, said: bytes) -> bytes:
     return hmac.digest(secret, b"allim unsubscribe\n" + said, "sha256")
 
 
-def _encoded(content: bytes) -> str:
-    return base64.urlsafe_b64encode(content).decode().rstrip("=")
-
-
 def _decoded(text: str) -> bytes | None:
     try:
-        padded = text + "=" * (-len(text) % 4)
-        return base64.b64decode(padded, altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
+        return base64url.decoded(text)
+    except ValueError:
         return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -14,6 +12,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
     load_pem_private_key,
 )
+
+from allim.base import base64url
 
 PRIVATE_BYTES = 32
 
@@ -55,7 +55,7 @@ class VapidKey:
     def private_text(self) -> str:
         """The private key in base64url, as the setting has it."""
         number = self.private.private_numbers().private_value
-        return to_base64(number.to_bytes(PRIVATE_BYTES, "big"))
+        return base64url.encoded(number.to_bytes(PRIVATE_BYTES, "big"))
 
     @property
     def public_text(self) -> str:
@@ -63,18 +63,13 @@ class VapidKey:
         point = self.private.public_key().public_bytes(
             Encoding.X962, PublicFormat.UncompressedPoint
         )
-        return to_base64(point)
-
-
-def to_base64(content: bytes) -> str:
-    """As base64url without padding."""
-    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+        return base64url.encoded(point)
 
 
 def from_base64(text: str) -> bytes:
     """The bytes of base64 or base64url, padded or not; raises ValueError."""
     plain = "".join(text.split()).rstrip("=").replace("+", "-").replace("/", "_")
     try:
-        return base64.b64decode(plain + "=" * (-len(plain) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
+        return base64url.decoded(plain)
+    except ValueError:
         raise ValueError("is not base64") from None

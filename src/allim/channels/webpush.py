@@ -32,6 +32,7 @@ from allim.base.errors import ConfigurationError, FieldProblem
 from allim.base.settings import Environment, SettingsGroup
 from allim.channels.answers import outcome_of_answer
 from allim.channels.channel import (
+    NOTHING_TO_SAY,
     ChannelServices,
     Configured,
     Draft,
@@ -202,7 +203,7 @@ class WebPushChannel(PostingChannel):
 
     def _options(self, message: Message) -> dict[str, str]:
         payload = message.payload
-        wrong = {problem.place for problem in _check_options(_draft_of(message))}
+        wrong = {problem.place for problem in _check_options(Draft.of(message))}
         ttl = payload.get("ttl") if "/payload/ttl" not in wrong else None
         headers = {
             "Content-Type": "application/octet-stream",
@@ -314,12 +315,8 @@ def _check_options(draft: Draft) -> list[FieldProblem]:
             words = f"has more than {PAYLOAD_LIMIT} bytes as JSON"
             problems.append(FieldProblem("/payload/body", "too_long", words))
     elif not (draft.title or draft.message):
-        problems.append(FieldProblem("/message", "missing", "there is nothing to say"))
+        problems.append(NOTHING_TO_SAY)
     return problems
-
-
-def _draft_of(message: Message) -> Draft:
-    return Draft(message.recipient, message.title, message.message, None, message.payload)
 
 
 def _origin(url: str) -> str | None:

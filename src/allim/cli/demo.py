@@ -20,14 +20,10 @@ def demo(
     Calls nobody outside this machine and touches no other database. On a terminal it then
     stays up until Ctrl-C; otherwise it ends, with exit code 1 where something went wrong.
     """
+    from allim.channels.registry import print_line_on_stdout as say
     from allim.composition.stopping import interrupt_on_signals, stopping
     from allim.demo.stage import stage
     from allim.demo.telling import tell
-
-    def say(line: str) -> None:
-        encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write(line.encode(encoding, "replace").decode(encoding) + "\n")
-        sys.stdout.flush()
 
     async def run() -> bool:
         stop = asyncio.Event()

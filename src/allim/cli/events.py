@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
-from allim.channels.korean_sms import KST
+from allim.base.clock import KST
 from allim.cli.recording import on_record
-from allim.cli.start import start
+from allim.cli.start import with_database
 
 if TYPE_CHECKING:
     from allim.base.settings import Environment
@@ -29,7 +28,7 @@ keys_app = typer.Typer(
     help="Encryption keys of the event outbox.", no_args_is_help=True, rich_markup_mode="markdown"
 )
 
-Answer = TypeVar("Answer")
+SESSION = "allim events"
 
 
 class Status(StrEnum):
@@ -81,7 +80,7 @@ def list_(
                 break
         return shown
 
-    if not _with_database(show):
+    if not with_database(SESSION, show):
         typer.echo("no such events", err=True)
 
 
@@ -90,7 +89,7 @@ def show(event_id: Annotated[UUID, typer.Argument(help="The event's id.")]) -> N
     """Show one event with its payload, as JSON. Encrypted payloads stay so."""
     from allim.events.reading import EventReader
 
-    view = _with_database(lambda database, _: EventReader(database).event(event_id))
+    view = with_database(SESSION, lambda database, _: EventReader(database).event(event_id))
     typer.echo(view.model_dump_json(indent=2))
 
 
@@ -102,8 +101,8 @@ def blocked(
     """List keys whose messages wait behind one that failed, and what it failed of."""
     from allim.events.reading import EventReader
 
-    page = _with_database(
-        lambda database, _: EventReader(database).blocked(topic=topic, limit=limit)
+    page = with_database(
+        SESSION, lambda database, _: EventReader(database).blocked(topic=topic, limit=limit)
     )
     for one in page.items:
         due = one.next_retry_at
@@ -137,6 +136,8 @@ def replay(
     Keys keep their order among what is replayed. Failed events are tried at once.
     """
     from allim.base.errors import ConfigurationError, NotFound
+    from allim.database.wakes import wake_now
+    from allim.database.waking import EVENTS
     from allim.events.relaying.operations import OutboxOperator, Selection
 
     filters = (topic, key, status, since, until)
@@ -162,10 +163,10 @@ def replay(
             lambda: operator.replay(chosen),
             detail={"events": len(chosen), "topic": topic, "key": key},
         )
-        await _wake(database)
+        await wake_now(database, {EVENTS})
         return replayed
 
-    done = _with_database(run)
+    done = with_database(SESSION, run)
     typer.echo(f"{done} would be replayed" if dry_run else f"{done} will be published again")
     if done < len(event_ids or ()):
         few = len(event_ids or ()) - done
@@ -178,6 +179,8 @@ def discard(
 ) -> None:
     """Give up on events that have not left; the keys that wait behind them go on."""
     from allim.base.errors import NotFound
+    from allim.database.wakes import wake_now
+    from allim.database.waking import EVENTS
     from allim.events.relaying.operations import OutboxOperator
 
     async def run(database: Database, _: Environment) -> int:
@@ -188,10 +191,10 @@ def discard(
             lambda: OutboxOperator(database).discard(event_ids),
             detail={"events": len(event_ids)},
         )
-        await _wake(database)
+        await wake_now(database, {EVENTS})
         return discarded
 
-    done = _with_database(run)
+    done = with_database(SESSION, run)
     typer.echo(f"discarded {done}")
     if done < len(event_ids):
         raise NotFound("event_not_found", f"{len(event_ids) - done} do not wait, or are not there")
@@ -217,7 +220,7 @@ def rotate(
         rotation = Rotation(database, Encryption.of(environment).keys, finished=finished)
         return await on_record(database, "event.rotate_keys", "events", rotation.run)
 
-    done = _with_database(run)
+    done = with_database(SESSION, run)
     typer.echo(f"sealed {done.sealed} anew")
     if done.unreadable:
         shown = ", ".join(str(each) for each in done.unreadable[:10])
@@ -247,14 +250,6 @@ def _moment(text: str | None) -> datetime | None:
     return moment
 
 
-async def _wake(database: Database) -> None:
-    from allim.database.wakes import CHANNEL
-    from allim.database.waking import EVENTS
-
-    # Should it be lost, relays find the work by themselves.
-    await database.fetch("SELECT pg_notify(%(to)s, %(lane)s)", {"to": CHANNEL, "lane": EVENTS})
-
-
 def _line(event: EventSummary) -> str:
     state = f"{event.status}{'*' if event.waiting else ''}"
     return (
@@ -269,16 +264,3 @@ def _shown(moment: datetime | None) -> str:
 
 def _words(text: str | None) -> str:
     return " ".join((text or "").split())[:120]
-
-
-def _with_database(use: Callable[[Database, Environment], Awaitable[Answer]]) -> Answer:
-    environment, _ = start(quiet=True)
-    from allim.composition.opening import connected, open_store
-
-    with open_store(environment) as store:
-
-        async def run() -> Answer:
-            async with connected(store, environment, "allim events") as database:
-                return await use(database, environment)
-
-        return asyncio.run(run())

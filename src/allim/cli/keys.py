@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from allim.base.errors import NotFound
 from allim.cli.recording import on_record
-from allim.cli.start import start
+from allim.cli.start import with_database
 
 if TYPE_CHECKING:
     from allim.base.settings import Environment
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="API keys.", no_args_is_help=True, rich_markup_mode="markdown")
 
-Answer = TypeVar("Answer")
+SESSION = "allim key"
 
 
 class Scope(StrEnum):
@@ -63,7 +62,7 @@ def create(
         )
         return made, is_first
 
-    token, is_first = _with_database(make)
+    token, is_first = with_database(SESSION, make)
     typer.echo(token)
     if is_first:
         typer.echo(
@@ -76,7 +75,7 @@ def list_() -> None:
     """List the keys of the database, without their tokens."""
     from allim.web.keys import StoredKey, list_keys
 
-    keys: Sequence[StoredKey] = _with_database(lambda database, _: list_keys(database))
+    keys: Sequence[StoredKey] = with_database(SESSION, lambda database, _: list_keys(database))
     if not keys:
         typer.echo("no keys: requests are answered without one, on loopback addresses only")
     for key in keys:
@@ -99,22 +98,10 @@ def revoke(
         if not await revoke_key(database, identity):
             raise NotFound("key_not_found", f"there is no valid key {identity}")
 
-    _with_database(
+    with_database(
+        SESSION,
         lambda database, _: on_record(
             database, "key.revoke", f"key {identity}", lambda: end(database)
-        )
+        ),
     )
     typer.echo(f"revoked {identity}")
-
-
-def _with_database(use: Callable[[Database, Environment], Awaitable[Answer]]) -> Answer:
-    environment, _ = start(quiet=True)
-    from allim.composition.opening import connected, open_store
-
-    with open_store(environment) as store:
-
-        async def run() -> Answer:
-            async with connected(store, environment, "allim key") as database:
-                return await use(database, environment)
-
-        return asyncio.run(run())

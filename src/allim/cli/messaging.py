@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from allim.cli.recording import on_record
-from allim.cli.start import start
+from allim.cli.start import run_program, start, with_database
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
+    from allim.base.settings import Environment
     from allim.database.pool import Database
     from allim.messaging.settings import QueueSettings
-    from allim.messaging.tenants import TenantView
+    from allim.messaging.tenant_model import TenantView
     from allim.messaging.tracing import TraceView
 
 sqs = typer.Typer(
@@ -28,20 +27,16 @@ tenant = typer.Typer(
     help="Tenants and their money.", no_args_is_help=True, rich_markup_mode="markdown"
 )
 
-Answer = TypeVar("Answer")
-Model = TypeVar("Model", bound="BaseModel")
+SESSION = "allim messaging"
+
 TenantId = Annotated[int, typer.Argument(help="The tenant's id.", min=1)]
 
 
 def consume() -> None:
     """Take jobs from the SQS queue into the box; relays elsewhere send them."""
-    environment, writer = start()
-    from allim.composition.opening import open_store
-    from allim.composition.parts import run
     from allim.composition.running import run_consume
 
-    with open_store(environment) as store:
-        run(run_consume(store, environment, writer))
+    run_program(run_consume)
 
 
 def messaging_worker(
@@ -51,13 +46,9 @@ def messaging_worker(
     ] = None,
 ) -> None:
     """Take jobs from the SQS queue and send them: consumer and relay in one small process."""
-    environment, writer = start()
-    from allim.composition.opening import open_store
-    from allim.composition.parts import run
     from allim.composition.running import run_messaging_worker
 
-    with open_store(environment) as store:
-        run(run_messaging_worker(store, environment, writer, channels=channel or ()))
+    run_program(partial(run_messaging_worker, channels=channel or ()))
 
 
 def trace(
@@ -71,7 +62,7 @@ def trace(
     """
     from allim.cli.tracing import print_trace
 
-    view = _with_database(lambda database: _trace(database, recipient, limit))
+    view = with_database(SESSION, lambda database, _: _trace(database, recipient, limit))
     if as_json:
         typer.echo(view.model_dump_json(indent=2))
     else:
@@ -118,14 +109,12 @@ def sqs_status(
     letters: Annotated[int, typer.Option(help="Show so many dead letters.", min=0, max=10)] = 5,
 ) -> None:
     """Show how many jobs wait, how many are dead letters, and why some of those are."""
-    environment, _ = start(quiet=True)
     from allim.messaging.queue import sqs_client
     from allim.messaging.queues import queue_state
     from allim.messaging.settings import QueueSettings
 
-    settings = environment.read(QueueSettings)
-
-    async def run(database: Database) -> bool:
+    async def run(database: Database, environment: Environment) -> bool:
+        settings = environment.read(QueueSettings)
         async with sqs_client(settings) as client:
             names = (settings.messaging_sqs_queue_name, settings.dead_letter_queue_name)
             missing = False
@@ -143,7 +132,7 @@ def sqs_status(
                 await _show_letters(client, settings, database, letters)
             return missing
 
-    if _with_database(run):
+    if with_database(SESSION, run):
         raise typer.Exit(1)
 
 
@@ -170,15 +159,13 @@ def sqs_redrive(
 
     Jobs go back to the queue; deliveries that died are sent again themselves.
     """
-    environment, _ = start(quiet=True)
     from allim.hub.operations import Operations
     from allim.messaging.queue import find_queue, sqs_client
     from allim.messaging.queues import redrive
     from allim.messaging.settings import QueueSettings
 
-    settings = environment.read(QueueSettings)
-
-    async def run(database: Database) -> int:
+    async def run(database: Database, environment: Environment) -> int:
+        settings = environment.read(QueueSettings)
         operations = Operations(database)
 
         async def retry(delivery: int) -> str:
@@ -200,7 +187,7 @@ def sqs_redrive(
         typer.echo(f"{done} redriven, {kept} kept")
         return kept
 
-    if _with_database(run):
+    if with_database(SESSION, run):
         raise typer.Exit(1)
 
 
@@ -223,12 +210,13 @@ def tenant_create(
     pf_id: Annotated[str | None, typer.Option(help="Its Kakao channel.")] = None,
 ) -> None:
     """Open a tenant."""
-    from allim.messaging.tenants import TenantRequest, Tenants
+    from allim.base.validation import validated
+    from allim.messaging.tenant_model import TenantRequest
+    from allim.messaging.tenants import Tenants
 
-    request = _checked(
-        TenantRequest, id=identity, name=name, balance=balance, sender=sender, kakao_pf_id=pf_id
-    )
-    _with_database(lambda database: Tenants(database).create(request))
+    given = {"id": identity, "name": name, "balance": balance}
+    request = validated(TenantRequest, {**given, "sender": sender, "kakao_pf_id": pf_id})
+    with_database(SESSION, lambda database, _: Tenants(database).create(request))
     typer.echo(f"opened tenant {identity}")
 
 
@@ -237,7 +225,7 @@ def tenant_list() -> None:
     """List tenants by id, with their balance."""
     from allim.messaging.tenants import Tenants
 
-    async def run(database: Database) -> int:
+    async def run(database: Database, _: Environment) -> int:
         tenants, cursor, shown = Tenants(database), None, 0
         while True:
             page = await tenants.list(own=None, limit=250, cursor=cursor)
@@ -248,7 +236,7 @@ def tenant_list() -> None:
             if cursor is None:
                 return shown
 
-    if not _with_database(run):
+    if not with_database(SESSION, run):
         typer.echo("no tenants: open one with `allim tenant create`", err=True)
 
 
@@ -257,7 +245,7 @@ def tenant_show(identity: TenantId) -> None:
     """Show a tenant and its balance."""
     from allim.messaging.tenants import Tenants
 
-    view = _with_database(lambda database: Tenants(database).show(identity))
+    view = with_database(SESSION, lambda database, _: Tenants(database).show(identity))
     typer.echo(_tenant_line(view))
     typer.echo(f"sender {view.sender or '(setting)'}  PF id {view.kakao_pf_id or '(setting)'}")
 
@@ -270,11 +258,14 @@ def tenant_credit(
     key: Annotated[str | None, typer.Option(help="Counts once, however often it is given.")] = None,
 ) -> None:
     """Top a tenant up."""
-    from allim.messaging.tenants import CreditRequest, Tenants
+    from allim.base.validation import validated
+    from allim.messaging.tenant_model import CreditRequest
+    from allim.messaging.tenants import Tenants
 
-    request = _checked(CreditRequest, amount=amount, note=note)
-    view = _with_database(
-        lambda database: Tenants(database).credit(identity, request, idempotency_key=key)
+    request = validated(CreditRequest, {"amount": amount, "note": note})
+    view = with_database(
+        SESSION,
+        lambda database, _: Tenants(database).credit(identity, request, idempotency_key=key),
     )
     again = " (written before)" if view.replayed else ""
     typer.echo(f"{view.amount:+,} KRW: {view.balance_after:,} KRW{again}")
@@ -286,42 +277,19 @@ def tenant_ledger(
     month: Annotated[str | None, typer.Option(help="As in 2026-11; all of it if left out.")] = None,
 ) -> None:
     """Print what a tenant paid, as CSV."""
-    from allim.messaging.tenants import Month, Tenants
+    from allim.messaging.tenant_model import Month
+    from allim.messaging.tenants import Tenants
 
     wanted = None if month is None else Month.parse(month)
 
-    async def run(database: Database) -> None:
+    async def run(database: Database, _: Environment) -> None:
         tenants = Tenants(database)
         await tenants.show(identity)
         async for piece in tenants.statement(identity, wanted):
             typer.echo(piece.replace("\r\n", "\n"), nl=False)
 
-    _with_database(run)
+    with_database(SESSION, run)
 
 
 def _tenant_line(view: TenantView) -> str:
     return f"{view.id}  {view.name}  {view.balance:,} KRW"
-
-
-def _checked(model: type[Model], **fields: object) -> Model:
-    from pydantic import ValidationError
-
-    from allim.base.validation import invalid_body
-
-    try:
-        return model.model_validate(fields)
-    except ValidationError as error:
-        raise invalid_body(error) from None
-
-
-def _with_database(use: Callable[[Database], Awaitable[Answer]]) -> Answer:
-    environment, _ = start(quiet=True)
-    from allim.composition.opening import connected, open_store
-
-    with open_store(environment) as store:
-
-        async def run() -> Answer:
-            async with connected(store, environment, "allim messaging") as database:
-                return await use(database)
-
-        return asyncio.run(run())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from allim.cli.start import start
+from allim.cli.start import run_program
 
 Host = Annotated[
     str | None, typer.Option(help="Address to listen on.  [ALLIM_HOST, default 127.0.0.1]")
@@ -29,24 +30,16 @@ def up(host: Host = None, port: Port = None) -> None:
 
     Stops gracefully on SIGTERM and Ctrl-C: claims no more, ends what is in flight.
     """
-    environment, writer = start(_address(host, port))
-    from allim.composition.opening import open_store
-    from allim.composition.parts import run
     from allim.composition.running import run_up
 
-    with open_store(environment) as store:
-        run(run_up(store, environment, writer))
+    run_program(run_up, _address(host, port))
 
 
 def api(host: Host = None, port: Port = None) -> None:
     """Run the HTTP API alone. It accepts and stores; relays elsewhere deliver."""
-    environment, writer = start(_address(host, port))
-    from allim.composition.opening import open_store
-    from allim.composition.parts import run
     from allim.composition.running import run_api
 
-    with open_store(environment) as store:
-        run(run_api(store, environment, writer))
+    run_program(run_api, _address(host, port))
 
 
 def relay(
@@ -62,24 +55,18 @@ def relay(
 
     Run as many as you like, anywhere; nothing but the database coordinates them.
     """
-    environment, writer = start()
-    from allim.composition.opening import open_store
-    from allim.composition.parts import run
     from allim.composition.running import run_relay
 
     if channel and box is BoxName.EVENTS:
         raise typer.BadParameter("events go through no channel", param_hint="--channel")
-    with open_store(environment) as store:
-        run(
-            run_relay(
-                store,
-                environment,
-                writer,
-                channels=channel or (),
-                deliveries=box is not BoxName.EVENTS,
-                events=box is not BoxName.DELIVERIES and not channel,
-            )
+    run_program(
+        partial(
+            run_relay,
+            channels=channel or (),
+            deliveries=box is not BoxName.EVENTS,
+            events=box is not BoxName.DELIVERIES and not channel,
         )
+    )
 
 
 def _address(host: str | None, port: int | None) -> dict[str, str | None]:

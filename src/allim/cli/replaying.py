@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from allim.cli.recording import operator_name
-from allim.cli.start import start
+from allim.cli.start import with_database
 
 if TYPE_CHECKING:
     from allim.database.pool import Database
-    from allim.hub.replays import ReplayRequest, Replays
+    from allim.hub.replays import Replays
     from allim.hub.views import ReplayCountView, ReplayView
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode="markdown")
@@ -23,11 +23,7 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode="markdown")
 LOOK_SECONDS = 0.2
 SHOWN_GROUPS = 20
 
-Answer = TypeVar("Answer")
 Identity = Annotated[int, typer.Argument(help="The number of the replay.", min=1)]
-Moment = Annotated[
-    datetime | None, typer.Option(help="2026-11-21T09:00 (this machine's time zone).")
-]
 
 
 class Status(StrEnum):
@@ -69,6 +65,9 @@ def replay(
     """
     if context.invoked_subcommand is not None:
         return
+    from allim.base.validation import validated
+    from allim.hub.replays import ReplayRequest
+
     asked: dict[str, Any] = {
         "channel": channel,
         "error_code": error_code,
@@ -83,8 +82,9 @@ def replay(
         wanted["status"] = [one.value for one in status]
 
     async def run(replays: Replays, database: Database) -> None:
-        request = _request(
-            {"filter": wanted, "rate_per_second": rate, "reason": reason, "tenant_id": tenant}
+        request = validated(
+            ReplayRequest,
+            {"filter": wanted, "rate_per_second": rate, "reason": reason, "tenant_id": tenant},
         )
         counted = await replays.count(request.filter, tenant)
         _show_count(counted)
@@ -141,18 +141,6 @@ async def _moved(moving: Awaitable[ReplayView]) -> None:
     _show(await moving)
 
 
-def _request(asked: dict[str, Any]) -> ReplayRequest:
-    from pydantic import ValidationError
-
-    from allim.base.validation import invalid_body
-    from allim.hub.replays import ReplayRequest
-
-    try:
-        return ReplayRequest.model_validate(asked)
-    except ValidationError as error:
-        raise invalid_body(error) from None
-
-
 async def _follow(replays: Replays, database: Database, job: ReplayView) -> ReplayView:
     """Do its steps here too, so that it also goes on where no relay runs, and show how far."""
     from rich.console import Console
@@ -200,14 +188,6 @@ def _show(job: ReplayView) -> None:
 
 
 def _with_replays(use: Callable[[Replays, Database], Awaitable[None]]) -> None:
-    environment, _ = start(quiet=True)
-    from allim.composition.opening import connected, open_store
     from allim.hub.replays import Replays
 
-    with open_store(environment) as store:
-
-        async def run() -> None:
-            async with connected(store, environment, "allim replay") as database:
-                await use(Replays(database), database)
-
-        asyncio.run(run())
+    with_database("allim replay", lambda database, _: use(Replays(database), database))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from enum import StrEnum
@@ -12,9 +11,11 @@ import typer
 
 from allim.base.errors import AllimError, InvalidRequest
 from allim.cli.recording import on_record
-from allim.cli.start import start
+from allim.cli.start import run_program, with_database
 
 if TYPE_CHECKING:
+    from allim.base.settings import Environment
+    from allim.database.pool import Database
     from allim.scheduler.schedules import Schedules
     from allim.scheduler.views import FireView, ScheduleView
 
@@ -161,13 +162,9 @@ def run() -> None:
 
     Any number of them may run; each slot fires once.
     """
-    environment, writer = start()
-    from allim.composition.opening import open_store
-    from allim.composition.parts import run
     from allim.composition.running import run_scheduler
 
-    with open_store(environment) as store:
-        run(run_scheduler(store, environment, writer))
+    run_program(run_scheduler)
 
 
 def _enable(name: str, *, enabled: bool) -> None:
@@ -228,40 +225,32 @@ def _with_schedules(
     use: Callable[[Schedules], Awaitable[Answer]], action: str | None = None, name: str = ""
 ) -> Answer:
     """Open the schedules; what is done to the one of that name is on record as `action`."""
-    environment, _ = start(quiet=True)
     from pydantic import ValidationError
 
     from allim.base.validation import invalid_body
-    from allim.composition.opening import connected, open_store
     from allim.composition.scheduling import LANE
-    from allim.database.wakes import CHANNEL
+    from allim.database.wakes import wake_now
     from allim.enrolment.scheduled import JOB_KINDS
     from allim.scheduler.schedules import Schedules
 
-    with open_store(environment) as store:
+    async def run(database: Database, _: Environment) -> Answer:
+        changed: list[bool] = []
+        schedules = Schedules(database, JOB_KINDS, lambda: changed.append(True))
+        if action is None:
+            return await use(schedules)
+        answer = await on_record(
+            database, f"schedule.{action}", f"schedule {name}", lambda: use(schedules)
+        )
+        if changed:
+            await wake_now(database, {LANE})
+        return answer
 
-        async def run() -> Answer:
-            async with connected(store, environment, "allim schedule") as database:
-                changed: list[bool] = []
-                schedules = Schedules(database, JOB_KINDS, lambda: changed.append(True))
-                if action is None:
-                    return await use(schedules)
-                answer = await on_record(
-                    database, f"schedule.{action}", f"schedule {name}", lambda: use(schedules)
-                )
-                if changed:
-                    # After the commit; should it be lost, schedulers look by themselves.
-                    await database.fetch(
-                        "SELECT pg_notify(%(to)s, %(lane)s)", {"to": CHANNEL, "lane": LANE}
-                    )
-                return answer
-
-        try:
-            return asyncio.run(run())
-        except ValidationError as error:
-            raise _as_typed(invalid_body(error)) from None
-        except InvalidRequest as error:
-            raise _as_typed(error) from None
+    try:
+        return with_database("allim schedule", run)
+    except ValidationError as error:
+        raise _as_typed(invalid_body(error)) from None
+    except InvalidRequest as error:
+        raise _as_typed(error) from None
 
 
 def _as_typed(error: AllimError) -> AllimError:

@@ -62,7 +62,7 @@ def _as_typed(error: InvalidRequest) -> InvalidRequest:
 async def _store(url: str, environment: Environment, fields: dict[str, Any]) -> str:
     from allim.composition.ways import open_channels
     from allim.database.pool import Database
-    from allim.database.wakes import CHANNEL
+    from allim.database.wakes import wake_now
     from allim.hub.service import Hub
 
     async with (
@@ -71,7 +71,5 @@ async def _store(url: str, environment: Environment, fields: dict[str, Any]) -> 
     ):
         async with database.transaction() as tx:
             created = await Hub(ways.channels).notify(tx, **fields)
-        # After the commit; should it be lost, relays find the work by themselves.
-        lanes = ",".join({delivery.channel for delivery in created.deliveries})
-        await database.fetch("SELECT pg_notify(%(to)s, %(lanes)s)", {"to": CHANNEL, "lanes": lanes})
+        await wake_now(database, {delivery.channel for delivery in created.deliveries})
         return str(created.id)

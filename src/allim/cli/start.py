@@ -1,13 +1,18 @@
-"""What every command begins with: settings that were checked, and a log."""
+"""What commands begin with: settings that were checked, a log, the database, a program to run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from allim.base.logging import LogWriter
     from allim.base.settings import Environment
+    from allim.composition.opening import Store
+    from allim.database.pool import Database
+
+Answer = TypeVar("Answer")
 
 
 def start(
@@ -33,3 +38,33 @@ def start(
     writer = configure_logging(environment.read(LogSettings))
     interrupt_on_signals()
     return environment, writer
+
+
+def run_program(
+    program: Callable[[Store, Environment, LogWriter], Coroutine[Any, Any, None]],
+    overrides: Mapping[str, str | None] | None = None,
+) -> None:
+    """Start, and run a program of `composition.running` to its end. Raises what these raise."""
+    environment, writer = start(overrides)
+    from allim.composition.opening import open_store
+    from allim.composition.parts import run
+
+    with open_store(environment) as store:
+        run(program(store, environment, writer))
+
+
+def with_database(name: str, use: Callable[[Database, Environment], Awaitable[Answer]]) -> Answer:
+    """Start quietly, and do what a command does with the database; `name` is its sessions' name.
+
+    Raises what `start` raises, and DatabaseUnavailable or SchemaError.
+    """
+    environment, _ = start(quiet=True)
+    from allim.composition.opening import connected, open_store
+
+    with open_store(environment) as store:
+
+        async def run() -> Answer:
+            async with connected(store, environment, name) as database:
+                return await use(database, environment)
+
+        return asyncio.run(run())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import tomllib
 from collections.abc import Awaitable, Callable
@@ -12,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from allim.base.errors import FieldProblem, InvalidRequest
-from allim.cli.start import start
+from allim.cli.start import with_database
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from allim.base.settings import Environment
     from allim.channels.channel import Channel
+    from allim.database.pool import Database
     from allim.hub.templates.book import TemplateBook
 
 app = typer.Typer(help="Templates of messages.", no_args_is_help=True, rich_markup_mode="markdown")
@@ -168,19 +169,12 @@ def _in_file(file: Path, error: Exception) -> InvalidRequest:
 def _with_book(
     use: Callable[[TemplateBook, Mapping[str, Channel]], Awaitable[Answer]],
 ) -> Answer:
-    environment, _ = start(quiet=True)
-    from allim.composition.opening import connected, open_store
     from allim.composition.ways import open_channels
     from allim.hub.templates.book import TemplateBook
     from allim.hub.templates.shelf import TemplateShelf
 
-    with open_store(environment) as store:
+    async def run(database: Database, environment: Environment) -> Answer:
+        async with open_channels(database, environment) as ways:
+            return await use(TemplateBook(database, TemplateShelf()), ways.channels)
 
-        async def run() -> Answer:
-            async with (
-                connected(store, environment, "allim template") as database,
-                open_channels(database, environment) as ways,
-            ):
-                return await use(TemplateBook(database, TemplateShelf()), ways.channels)
-
-        return asyncio.run(run())
+    return with_database("allim template", run)

@@ -7,7 +7,7 @@ from datetime import datetime
 from rich.console import Console
 from rich.text import Text
 
-from allim.channels.korean_sms import KST
+from allim.base.clock import KST
 from allim.messaging.tracing import TracedAttempt, TracedDelivery, TraceView
 
 COLOURS = {

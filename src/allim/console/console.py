@@ -131,7 +131,7 @@ class Console:
             try:
                 known.who.require(action.scope)
                 return await action.handle(known)
-            except Exception as error:  # As below, for somebody whom we know.
+            except Exception as error:  # As in `_serve`, for somebody whom we know.
                 return _failure(known, error)
 
         return run

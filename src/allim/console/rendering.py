@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic_core import to_json
 
+from allim.console.durations import duration, lateness
 from allim.console.recipients import shown
 
 
@@ -30,6 +31,8 @@ class Templates:
             "thousands": _thousands,
             "json": _json,
             "recipient": shown,
+            "duration": duration,
+            "lateness": lateness,
         }
 
     def render(self, name: str, context: Mapping[str, Any], block: str | None = None) -> str:

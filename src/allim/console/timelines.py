@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from allim.hub.audit import AuditRow
-from allim.hub.status import DeliveryStatus, Step
+from allim.hub.status import NOT_FINAL, DeliveryStatus, Step
 from allim.hub.views import AttemptView, DeliveryView, NotificationView
 from allim.relay.outcomes import OutcomeKind
 
@@ -143,13 +143,10 @@ def _tried(delivery: DeliveryView, run: Sequence[AttemptView]) -> Happening:
 
 
 def _planned(delivery: DeliveryView) -> Iterator[Planned]:
-    ended = (DeliveryStatus.CANCELED, DeliveryStatus.EXPIRED, DeliveryStatus.SKIPPED)
-    if delivery.status in ended:
-        return
-    if delivery.status not in (DeliveryStatus.SUCCESS, DeliveryStatus.DEAD):
+    """What has ended brings nothing more: its steps are there, or never come."""
+    if delivery.status in NOT_FINAL:
         for entry in delivery.then or ():
             yield _step(Step.THEN, entry, delivery)
-    if delivery.status not in (DeliveryStatus.SUCCESS, DeliveryStatus.DEAD):
         for entry in delivery.fallback or ():
             yield _step(Step.FALLBACK, entry, delivery)
 

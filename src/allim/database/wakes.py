@@ -135,6 +135,12 @@ class Listener:
             pause = min(pause * 2, LONGEST_RECONNECT_SECONDS)
 
 
+async def wake_now(database: Database, lanes: Collection[str]) -> None:
+    """Wake these lanes once, for a command that ends after its commit and opens no `Waker`."""
+    wake = ",".join(sorted(lanes))
+    await database.fetch("SELECT pg_notify(%(to)s, %(wake)s)", {"to": CHANNEL, "wake": wake})
+
+
 async def _connect(url: str, name: str) -> AsyncConnection:
     # Nothing is prepared: behind a pooler the next statement may meet another server connection.
     return await AsyncConnection.connect(

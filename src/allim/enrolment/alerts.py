@@ -46,9 +46,7 @@ class Alerts:
         parameters["limit"] = limit + 1
         rows = await self._database.fetch(_statement("alerts", filters), parameters)
         items = [AlertView.model_validate(row[0]) for row in rows]
-        if len(items) <= limit:
-            return Page(items=items, next=None)
-        return Page(items=items[:limit], next=numbered_cursor(_CURSOR, items[limit - 1].id))
+        return Page.of(items, limit, lambda last: numbered_cursor(_CURSOR, last.id))
 
     async def one(self, alert: int) -> AlertView:
         """One alert. Raises NotFound."""

@@ -1,4 +1,4 @@
-"""`/jobs/outbox/*`: sending the alert chain on demand (step3, §2)."""
+"""`/jobs/outbox/*`: sending the alert chain on demand."""
 
 from __future__ import annotations
 

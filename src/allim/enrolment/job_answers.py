@@ -1,4 +1,4 @@
-"""How `/jobs/*` answers what goes wrong: in the documents' own shape, not as problem details.
+"""How `/jobs/*` answers what goes wrong: in a shape of their own, not as problem details.
 
 ``{"ok": false, "error": "…", "errors": [{"place", "code", "message"}]}``: `error` says all of it
 in one line, `errors` names every bad field of a request.

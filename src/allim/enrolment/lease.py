@@ -7,12 +7,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import psycopg
-from psycopg.rows import TupleRow
-
 from allim.base.clock import SYSTEM_CLOCK, Clock
 from allim.base.errors import DatabaseUnavailable
-from allim.database.pool import Database, database_errors
+from allim.database.kept_connection import KeptConnection
+from allim.database.pool import Database
 from allim.database.statements import Statements
 
 SQL = Statements.load("allim.enrolment", "runs.sql")
@@ -50,8 +48,7 @@ class Lease:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.lost = False
-        self._url = database.url
-        self._prepare = not database.pooler
+        self._connection = KeptConnection(database, "allim lease")
         self._lock = lock
         self._on_lost = on_lost
         self._clock = clock
@@ -60,7 +57,6 @@ class Lease:
         self._thread = threading.Thread(
             target=self._run, name=f"allim-lease-{lock.run_id}", daemon=True
         )
-        self._connection: psycopg.Connection[TupleRow] | None = None
 
     def start(self) -> None:
         """Begin to renew."""
@@ -81,7 +77,6 @@ class Lease:
                     held = self._renew()
                 except DatabaseUnavailable as error:
                     log.warning("the lock is not renewed, trying again: %s", error)
-                    self._disconnect()
                     held = self._clock() < self._held_until
                     pause = self._lock.lease / 20
                 if not held:
@@ -94,37 +89,17 @@ class Lease:
             self.lost = True
             self._on_lost()
         finally:
-            self._disconnect()
+            self._connection.close()
 
     def _renew(self) -> bool:
         asked_at = self._clock()
-        with database_errors():
-            row = (
-                self._connected()
-                .execute(
-                    SQL["renew_lock"],
-                    {
-                        "job_name": self._lock.job_name,
-                        "fence": self._lock.fence,
-                        "lease": self._lock.lease,
-                    },
-                )
-                .fetchone()
-            )
+        parameters = {
+            "job_name": self._lock.job_name,
+            "fence": self._lock.fence,
+            "lease": self._lock.lease,
+        }
+        with self._connection.use() as connection:
+            row = connection.execute(SQL["renew_lock"], parameters).fetchone()
         if row is not None:
             self._held_until = asked_at + self._lock.lease
         return row is not None
-
-    def _connected(self) -> psycopg.Connection[TupleRow]:
-        if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(
-                self._url, autocommit=True, connect_timeout=5, application_name="allim lease"
-            )
-            if not self._prepare:
-                self._connection.prepare_threshold = None
-        return self._connection
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None

@@ -64,7 +64,7 @@ class SourceType(StrEnum):
 
 
 class SyncRequest(BaseModel):
-    """What `POST /jobs/enrolment-sync` takes (step1, §1)."""
+    """What `POST /jobs/enrolment-sync` takes."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -75,7 +75,7 @@ class SyncRequest(BaseModel):
         default=TriggerType.MANUAL, description="Kept in run_log, to tell runs apart"
     )
     max_categories: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=1, description="Kept for the document's calls: category_id names the only one"
+        default=1, description="Taken, and without effect: category_id names the only one"
     )
     max_users_per_course: Annotated[int, Field(ge=1, le=MAX_USERS)] | None = Field(
         default=None,
@@ -87,7 +87,7 @@ class SyncRequest(BaseModel):
 
 
 class Summary(BaseModel):
-    """What a run did; the first eight as in the document (step1, §2)."""
+    """What a run did, in numbers."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -84,7 +84,7 @@ def detail_record(category_id: int, row: StatusRow, detail: Mapping[str, Any]) -
 
 
 def status_key(category_id: int, course_id: str, user_id: str) -> str:
-    """``termId:courseId:userId``; DESIGN §8 settles the document's step 4 so."""
+    """``termId:courseId:userId``: the same user is another record in each course."""
     return f"{category_id}:{course_key(course_id)}:{user_key(user_id)}"
 
 

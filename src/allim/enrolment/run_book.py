@@ -183,15 +183,7 @@ class RunBook:
         try:
             async with self._database.transaction() as tx:
                 await tx.execute(SQL["bound_take"])
-                opened = await _one(
-                    tx,
-                    "open_run",
-                    category_id=request.category_id,
-                    trigger_type=request.trigger_type,
-                    worker=_worker(),
-                )
-                assert opened is not None
-                run_id = int(opened[0])
+                run_id = await _open_run(tx, request)
                 fence = await _take_lock(tx, job_name, run_id, lease)
                 cursor = await tx.execute(
                     SQL["bury_runs"],
@@ -220,15 +212,7 @@ class RunBook:
         message = f"job_lock active ({job_name}, {by})"
         failure = Failure(FailureGroup.LOCK_CONFLICT, message)
         async with self._database.transaction() as tx:
-            opened = await _one(
-                tx,
-                "open_run",
-                category_id=request.category_id,
-                trigger_type=request.trigger_type,
-                worker=_worker(),
-            )
-            assert opened is not None
-            run_id = int(opened[0])
+            run_id = await _open_run(tx, request)
             alerts = await self._tell_failures(tx, request.category_id, run_id, [failure])
             await tx.execute(
                 SQL["close_run"],
@@ -328,6 +312,18 @@ def _failure_alert(category_id: int, run_id: int, failure: Failure) -> Alert:
         message=words.message,
         error_group=failure.group,
     )
+
+
+async def _open_run(tx: Connection, request: SyncRequest) -> int:
+    opened = await _one(
+        tx,
+        "open_run",
+        category_id=request.category_id,
+        trigger_type=request.trigger_type,
+        worker=_worker(),
+    )
+    assert opened is not None
+    return int(opened[0])
 
 
 async def _one(tx: Connection, name: str, **parameters: Any) -> tuple[Any, ...] | None:

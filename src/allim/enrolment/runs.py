@@ -51,9 +51,7 @@ class Runs:
                 filters += SQL["run_" + name] + " "
         rows = await self._database.fetch(run_statement("runs", filters), parameters)
         items = [RunView.model_validate(row[0]) for row in rows]
-        if len(items) <= limit:
-            return Page(items=items, next=None)
-        return Page(items=items[:limit], next=numbered_cursor(_CURSOR, items[limit - 1].id))
+        return Page.of(items, limit, lambda last: numbered_cursor(_CURSOR, last.id))
 
     async def one(self, run: int) -> RunView:
         """One run. Raises NotFound."""

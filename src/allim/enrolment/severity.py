@@ -1,4 +1,4 @@
-"""How much a change matters (FACTS §3)."""
+"""How much a change matters: what touches status or payment is grave, who still waits can wait."""
 
 from __future__ import annotations
 

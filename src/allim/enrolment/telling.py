@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from allim.base.errors import IdempotencyMismatch
-from allim.base.validation import invalid_body
+from allim.base.validation import validated
 from allim.channels.channel import Channel
 from allim.database.pool import Connection
 from allim.database.statements import Statements
@@ -114,11 +113,8 @@ def _request(alert: Alert, alert_id: int, run_id: int) -> NotificationRequest:
             {"channel": SHEET, "row_key": alert.row_key, "then": [{"channel": KAKAO}]}
         ],
     }
-    try:
-        return NotificationRequest.model_validate(request)
-    except ValidationError as error:
-        # Its own text would bring what it says of people into the log.
-        raise invalid_body(error) from None
+    # Pydantic's own words would bring what it says of people into the log.
+    return validated(NotificationRequest, request)
 
 
 def _row(alert: Alert, alert_id: int, notification: Prepared) -> bytes:

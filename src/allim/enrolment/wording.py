@@ -5,16 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any
 
 from pydantic_core import to_json
 
+from allim.base.clock import KST
 from allim.enrolment.lms.protocol import FailureGroup
 from allim.enrolment.records import Record
 from allim.enrolment.severity import PAID, PREPARED, WAITING, is_rollback
 
-KST = timezone(timedelta(hours=9), "KST")
 """What the LMS and its operators live in; without summer time, so it needs no database."""
 
 MESSAGE_LIMIT = 900

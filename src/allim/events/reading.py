@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -13,6 +12,7 @@ from uuid import UUID
 from psycopg.rows import TupleRow
 from pydantic_core import from_json
 
+from allim.base import base64url
 from allim.base.errors import FieldProblem, InvalidRequest, NotFound
 from allim.database.pool import Database
 from allim.database.statements import Statements
@@ -118,7 +118,8 @@ class EventReader:
         if len(items) <= limit:
             return EventPage(items=items)
         last = items[limit - 1]
-        return EventPage(items=items[:limit], next=_encoded(f"{last.topic}\0{last.key}".encode()))
+        following = base64url.encoded(f"{last.topic}\0{last.key}".encode())
+        return EventPage(items=items[:limit], next=following)
 
 
 def _summary(row: TupleRow) -> EventSummary:
@@ -165,11 +166,7 @@ def _page(items: list[EventSummary], limit: int) -> EventPage[EventSummary]:
 
 
 def _cursor(identity: UUID) -> str:
-    return _encoded(identity.bytes)
-
-
-def _encoded(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return base64url.encoded(identity.bytes)
 
 
 def _read_cursor(cursor: str | None) -> UUID | None:
@@ -195,7 +192,6 @@ def _read_key_cursor(cursor: str | None) -> tuple[str | None, str | None]:
 
 def _decoded(cursor: str) -> bytes:
     try:
-        text = cursor.encode("ascii")
-        return base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (UnicodeEncodeError, binascii.Error):
+        return base64url.decoded(cursor)
+    except ValueError:
         raise InvalidCursor from None

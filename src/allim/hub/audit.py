@@ -136,13 +136,6 @@ class AuditLog:
         return entries, cursors.numbered_cursor(_CURSOR, entries[-1].id) if more else None
 
 
-def _row(*row: Any) -> AuditRow:
-    identity, actor, action, subject, tenant, detail, outcome, created_at = row
-    return AuditRow(
-        identity, actor, action, subject, tenant, detail, AuditOutcome(outcome), created_at
-    )
-
-
 async def record(
     tx: Connection,
     *,
@@ -154,3 +147,10 @@ async def record(
 ) -> None:
     """Write it in the transaction of the action itself: done and on record, or neither."""
     await tx.execute(SQL["record"], Entry(actor, action, subject, tenant, detail).parameters)
+
+
+def _row(*row: Any) -> AuditRow:
+    identity, actor, action, subject, tenant, detail, outcome, created_at = row
+    return AuditRow(
+        identity, actor, action, subject, tenant, detail, AuditOutcome(outcome), created_at
+    )

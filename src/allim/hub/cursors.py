@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from uuid import UUID
 
+from allim.base import base64url
 from allim.base.errors import FieldProblem, InvalidRequest
 from allim.hub.model import MAX_BIGINT
 
@@ -24,12 +23,12 @@ class InvalidCursor(InvalidRequest):
 
 def notification_cursor(identity: UUID) -> str:
     """The cursor of the notifications older than this one."""
-    return _encode(b"n" + identity.bytes)
+    return base64url.encoded(b"n" + identity.bytes)
 
 
 def read_notification_cursor(cursor: str) -> UUID:
     """The notification that a cursor stands for; raises InvalidCursor."""
-    raw = _decode(cursor)
+    raw = _decoded(cursor)
     if len(raw) != 17 or raw[:1] != b"n":
         raise InvalidCursor
     return UUID(bytes=raw[1:])
@@ -47,25 +46,20 @@ def read_delivery_cursor(cursor: str) -> int:
 
 def numbered_cursor(kind: bytes, identity: int) -> str:
     """The cursor of what has smaller ids than this; `kind` is one letter, unlike any other's."""
-    return _encode(kind + identity.to_bytes(8, "big"))
+    return base64url.encoded(kind + identity.to_bytes(8, "big"))
 
 
 def read_numbered_cursor(kind: bytes, cursor: str) -> int:
     """The id that a cursor of this kind stands for; raises InvalidCursor."""
-    raw = _decode(cursor)
+    raw = _decoded(cursor)
     identity = int.from_bytes(raw[1:], "big")
     if len(raw) != 9 or raw[:1] != kind or identity > MAX_BIGINT:
         raise InvalidCursor
     return identity
 
 
-def _encode(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-def _decode(cursor: str) -> bytes:
+def _decoded(cursor: str) -> bytes:
     try:
-        text = cursor.encode("ascii")
-        return base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (UnicodeEncodeError, binascii.Error):
+        return base64url.decoded(cursor)
+    except ValueError:
         raise InvalidCursor from None

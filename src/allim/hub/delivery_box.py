@@ -11,9 +11,9 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from allim.base.clock import SYSTEM_CLOCK, Clock
-from allim.base.errors import DatabaseUnavailable
 from allim.channels.channel import Message
-from allim.database.pool import PIN_PLANS, Database, database_errors
+from allim.database.kept_connection import KeptConnection
+from allim.database.pool import PIN_PLANS, Database
 from allim.hub.settling import (
     PROVIDER_ID_LIMIT,
     STATEMENTS,
@@ -213,7 +213,7 @@ class DeliveryBox:
 
     def lease_keeper(self) -> LeaseKeeper:
         """A keeper of leases with a connection of its own."""
-        return _DeliveryLeaseKeeper(self._database.url, prepare=not self._database.pooler)
+        return _DeliveryLeaseKeeper(self._database)
 
     def _marks_of(self, lane: str) -> LowWaterMarks:
         if lane not in self._marks:
@@ -230,10 +230,8 @@ class DeliveryBox:
 class _DeliveryLeaseKeeper:
     """Extends leases over a blocking connection, for the heartbeat's thread."""
 
-    def __init__(self, url: str, *, prepare: bool) -> None:
-        self._url = url
-        self._prepare = prepare
-        self._connection: psycopg.Connection[TupleRow] | None = None
+    def __init__(self, database: Database) -> None:
+        self._connection = KeptConnection(database, "allim heartbeat")
 
     def extend(self, works: Sequence[Work[Any]], lease: float) -> set[int]:
         """Extend in the order of ids. Raises DatabaseUnavailable."""
@@ -243,30 +241,13 @@ class _DeliveryLeaseKeeper:
             "tokens": array_literal([work.claim_token for work in ordered]),
             "lease": lease,
         }
-        try:
-            with database_errors():
-                connection = self._connected()
-                with connection.transaction():
-                    connection.execute(PIN_PLANS)
-                    return {row[0] for row in connection.execute(STATEMENTS["extend"], parameters)}
-        except DatabaseUnavailable:
-            self.close()
-            raise
+        with self._connection.use() as connection, connection.transaction():
+            connection.execute(PIN_PLANS)
+            return {row[0] for row in connection.execute(STATEMENTS["extend"], parameters)}
 
     def close(self) -> None:
         """Close the connection; the next extend opens a new one."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _connected(self) -> psycopg.Connection[TupleRow]:
-        if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(
-                self._url, autocommit=True, connect_timeout=5, application_name="allim heartbeat"
-            )
-            if not self._prepare:
-                self._connection.prepare_threshold = None
-        return self._connection
+        self._connection.close()
 
 
 def works_of(

@@ -114,9 +114,7 @@ class EndpointBook:
             _statement("list_endpoints"), {"tenant": tenant, "before": before, "limit": limit + 1}
         )
         items = [EndpointView.model_validate(row[0]) for row in rows]
-        more = len(items) > limit
-        items = items[:limit]
-        return Page(items=items, next=cursors.delivery_cursor(items[-1].id) if more else None)
+        return Page.of(items, limit, lambda last: cursors.delivery_cursor(last.id))
 
     async def _read(self, asked: Sequence[Target]) -> Mapping[Target, _Known]:
         rows = await self._database.fetch(SQL["look_up"], _columns(asked))

@@ -135,9 +135,7 @@ class Replays:
             _job("list"), {"before": before, "tenant": tenant, "limit": limit + 1}
         )
         items = [ReplayView.model_validate(row[0]) for row in rows]
-        more = len(items) > limit
-        items = items[:limit]
-        return Page(items=items, next=cursors.delivery_cursor(items[-1].id) if more else None)
+        return Page.of(items, limit, lambda last: cursors.delivery_cursor(last.id))
 
     async def pause(self, identity: int, *, tenant: int | None, by: str) -> ReplayView:
         """Let no further step begin. Raises Conflict unless it runs, and NotFound."""

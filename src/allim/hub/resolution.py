@@ -8,12 +8,12 @@ the child's turn comes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from typing import Any
 
 from allim.base.errors import FieldProblem, InvalidRequest
-from allim.channels.channel import Channel, Draft, FillsIn, HasOwnTemplates, RecipientKind
+from allim.channels.channel import Channel, HasOwnTemplates
+from allim.hub.inheriting import Said, fills_in, own_or
 from allim.hub.model import (
     DELIVERIES_PER_BRANCH,
     RECIPIENTS_PER_NOTIFICATION,
@@ -35,22 +35,6 @@ RECIPIENT_BYTES = 2048
 
 Entry = dict[str, Any]
 """One resolved delivery, as stored in `then_steps` and `fallback_steps`; nulls are left out."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Inherited:
-    """What a parent hands down."""
-
-    channel: Channel
-    recipient: str | None
-    template_code: str | None
-    title: str | None
-    message: str | None
-    payload: Mapping[str, Any] | None
-    guard: Mapping[str, Any] | None
-    named: Named
-    rendered_by: str | None = None
-    """The stored template whose words these are."""
 
 
 def resolve(
@@ -136,8 +120,8 @@ class _Resolution:
         written, channel = [entry], self._channels[delivery.channel]
         # A template may say the recipient's name.
         is_rendered = delivery.template_code is not None and self._templates is not None
-        alike = not (delivery.then or delivery.fallback or is_rendered or _fills_in(type(channel)))
-        draft = self._draft(self._complete(delivery, channel, None))
+        alike = not (delivery.then or delivery.fallback or is_rendered or fills_in(type(channel)))
+        draft = Said.by(delivery, channel, None).draft(self._request)
         first = before
         for at, recipient in enumerate(recipients[1:], 1):
             before = len(self.problems)
@@ -170,7 +154,7 @@ class _Resolution:
             if problem.place == place:
                 self.problems[at] = replace(problem, place=other)
 
-    def entry(self, delivery: DeliveryRequest, parent: _Inherited | None, place: str) -> Entry:
+    def entry(self, delivery: DeliveryRequest, parent: Said | None, place: str) -> Entry:
         channel = self._channels.get(delivery.channel)
         if channel is None:
             known = ", ".join(sorted(self._channels))
@@ -179,9 +163,7 @@ class _Resolution:
         if delivery.recipients is not None and parent is not None:
             words = "are for the deliveries of the notification itself"
             self._problem(f"{place}/recipients", "not_a_step", words)
-        said = own = self._complete(delivery, channel, parent)
-        if _fills_in(type(channel)):
-            said = own = self._filled_in(own)
+        said = own = Said.by(delivery, channel, parent).filled_in(self._request)
         problems = len(self.problems)
         if said.named is not NOTHING and (said.named.code or said.named.version):
             own = self._rendered(said, place)
@@ -195,7 +177,7 @@ class _Resolution:
             entry["recipient"] = own.recipient
         if own.template_code is not None:
             entry["template_code"] = own.template_code
-        if payload := _stored_payload(own):
+        if payload := own.stored_payload():
             entry["payload"] = payload
         if delivery.row_key is not None:
             entry["row_key"] = delivery.row_key
@@ -223,42 +205,10 @@ class _Resolution:
             if first != place:
                 self._problem(f"{place}/row_key", "row_key_repeated", f"is also {first}'s")
 
-    def _steps(
-        self, steps: Sequence[DeliveryRequest], parent: _Inherited, place: str
-    ) -> list[Entry]:
+    def _steps(self, steps: Sequence[DeliveryRequest], parent: Said, place: str) -> list[Entry]:
         return [self.entry(step, parent, f"{place}/{at}") for at, step in enumerate(steps)]
 
-    def _complete(
-        self, delivery: DeliveryRequest, channel: Channel, parent: _Inherited | None
-    ) -> _Inherited:
-        if parent is None:
-            return _Inherited(
-                channel,
-                delivery.recipient,
-                delivery.template_code,
-                delivery.title,
-                delivery.message,
-                delivery.payload,
-                delivery.guard,
-                Named.by(delivery, None),
-            )
-        same_channel = parent.channel.name == channel.name
-        return _Inherited(
-            channel=channel,
-            recipient=_first(
-                delivery.recipient, parent.recipient if _agree(parent.channel, channel) else None
-            ),
-            template_code=_first(
-                delivery.template_code, parent.template_code if same_channel else None
-            ),
-            title=_first(delivery.title, parent.title),
-            message=_first(delivery.message, parent.message),
-            payload=_first(delivery.payload, parent.payload if same_channel else None),
-            guard=_first(delivery.guard, parent.guard),
-            named=Named.by(delivery, parent.named),
-        )
-
-    def _rendered(self, own: _Inherited, place: str) -> _Inherited:
+    def _rendered(self, own: Said, place: str) -> Said:
         """With the words of the stored template that it names, where there is one.
 
         Children inherit what was said, not what was rendered: a mail's text is no SMS.
@@ -281,8 +231,8 @@ class _Resolution:
         occasion = Occasion(
             source=self._request.source,
             type=self._request.type,
-            title=_first(own.title, self._request.title),
-            message=_first(own.message, self._request.message),
+            title=own_or(own.title, self._request.title),
+            message=own_or(own.message, self._request.message),
             recipient=own.recipient,
             data=self._request.data,
             own_message=own.message,
@@ -303,52 +253,34 @@ class _Resolution:
         self._templates.made(size_of(parts))
         return replace(
             own,
-            title=_first(rendered.title, own.title),
-            message=_first(rendered.message, own.message),
+            title=own_or(rendered.title, own.title),
+            message=own_or(rendered.message, own.message),
             payload=rendered.over(own.payload),
             rendered_by=named.code,
         )
 
-    def _check(self, own: _Inherited, delivery: DeliveryRequest, place: str) -> None:
-        for name in ("title", "message") if delivery.payload else ():
-            if name in (delivery.payload or ()):
+    def _check(self, own: Said, delivery: DeliveryRequest, place: str) -> None:
+        for name in ("title", "message"):
+            if delivery.payload and name in delivery.payload:
                 self._problem(
                     f"{place}/payload/{name}", "reserved", f"belongs into the delivery's {name}"
                 )
         self._check_recipient(own.recipient, place)
         by = f" (as the template {own.rendered_by!r} renders it)" if own.rendered_by else ""
-        for problem in own.channel.check(self._draft(own)):
+        for problem in own.channel.check(own.draft(self._request)):
             self._problem(place + problem.place, problem.code, problem.message + by)
 
     def _check_recipient(self, recipient: str | None, place: str) -> None:
-        if recipient is not None and len(recipient) * 4 > RECIPIENT_BYTES:  # noqa: SIM102
-            if len(recipient.encode("utf-8", "surrogatepass")) > RECIPIENT_BYTES:
-                self._problem(
-                    f"{place}/recipient", "too_long", f"has more than {RECIPIENT_BYTES} bytes"
-                )
-
-    def _filled_in(self, own: _Inherited) -> _Inherited:
-        assert isinstance(own.channel, FillsIn)
-        draft = own.channel.fill_in(self._draft(own))
-        return replace(own, recipient=draft.recipient, template_code=draft.template_code)
-
-    def _draft(self, own: _Inherited) -> Draft:
-        return Draft(
-            recipient=own.recipient,
-            title=_first(own.title, self._request.title),
-            message=_first(own.message, self._request.message),
-            template_code=own.template_code,
-            payload=own.payload or {},
-        )
+        if (
+            recipient is not None
+            and len(recipient) * 4 > RECIPIENT_BYTES
+            and len(recipient.encode("utf-8", "surrogatepass")) > RECIPIENT_BYTES
+        ):
+            words = f"has more than {RECIPIENT_BYTES} bytes"
+            self._problem(f"{place}/recipient", "too_long", words)
 
     def _problem(self, place: str, code: str, message: str) -> None:
         self.problems.append(FieldProblem(place, code, message))
-
-
-@lru_cache(maxsize=256)
-def _fills_in(kind: type[Channel]) -> bool:
-    """Asked of the class once: asking a protocol of every delivery would cost a microsecond."""
-    return issubclass(kind, FillsIn)
 
 
 def _unknown(named: Named, found: NotStored) -> str:
@@ -362,19 +294,6 @@ def _unknown(named: Named, found: NotStored) -> str:
     return f"there is no {asked} {language}; there is: {have}"
 
 
-def _agree(parent: Channel, child: Channel) -> bool:
-    return child.recipient_kind in (parent.recipient_kind, RecipientKind.ANY)
-
-
-def _stored_payload(own: _Inherited) -> dict[str, Any]:
-    payload = dict(own.payload or {})
-    if own.title is not None:
-        payload["title"] = own.title
-    if own.message is not None:
-        payload["message"] = own.message
-    return payload
-
-
 def _size(delivery: DeliveryRequest) -> int:
     return 1 + sum(_size(step) for step in (*delivery.then, *delivery.fallback))
 
@@ -385,7 +304,3 @@ def _walk(placed: Iterable[tuple[str, Entry]]) -> Iterator[tuple[str, Entry]]:
         for name in ("then", "fallback"):
             steps: Sequence[Entry] = entry.get(name, ())
             yield from _walk((f"{place}/{name}/{at}", step) for at, step in enumerate(steps))
-
-
-def _first(own: Any, inherited: Any) -> Any:
-    return own if own is not None else inherited

@@ -64,10 +64,7 @@ class CreateNotification:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        principal = scope.get(PRINCIPAL)
-        if principal is None:
-            raise Unauthenticated("unauthenticated", NO_KEY)
-        principal.require(AccessScope.SEND)
+        principal = _sender(scope)
         body = await read_json_body(scope, receive)
         request = NotificationRequest.model_validate_json(body)
         key = traceparent = None
@@ -139,10 +136,7 @@ class CreateBulk:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        principal = scope.get(PRINCIPAL)
-        if principal is None:
-            raise Unauthenticated("unauthenticated", NO_KEY)
-        principal.require(AccessScope.SEND)
+        principal = _sender(scope)
         body = await read_json_body(scope, receive)
         given = header(scope, b"traceparent")
         traceparent = given.decode("latin-1") if given else None
@@ -154,6 +148,15 @@ class CreateBulk:
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
+
+
+def _sender(scope: Scope) -> Principal:
+    """The principal that the middleware found, who must be allowed to send."""
+    principal: Principal | None = scope.get(PRINCIPAL)
+    if principal is None:
+        raise Unauthenticated("unauthenticated", NO_KEY)
+    principal.require(AccessScope.SEND)
+    return principal
 
 
 def _bulk_item(result: Created | AllimError) -> bytes:

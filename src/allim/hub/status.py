@@ -57,7 +57,7 @@ NOT_FINAL = frozenset(
 def notification_status(deliveries: Collection[tuple[DeliveryStatus, int]]) -> NotificationStatus:
     """The status that follows from unsuperseded deliveries, given as (status, attempts).
 
-    The first rule that fits decides (DESIGN §3). The SQL function of the same name is what
+    The first rule that fits decides. The SQL function of the same name is what
     answers requests; this one is its specification, and a test holds the two together.
     """
     states = {status for status, _ in deliveries}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
@@ -116,6 +117,15 @@ class Page(BaseModel, Generic[Item]):
 
     items: list[Item]
     next: str | None
+
+    @classmethod
+    def of(cls, found: Sequence[Item], limit: int, cursor_of: Callable[[Item], str]) -> Page[Item]:
+        """The first `limit` of what was found: one more was asked for, to see whether more follow.
+
+        `cursor_of` tells the cursor of what comes after an item.
+        """
+        items = list(found[:limit])
+        return cls(items=items, next=cursor_of(items[-1]) if len(found) > limit else None)
 
 
 class CreatedDeliveryView(BaseModel):

@@ -232,7 +232,7 @@ def phone_of(body: str | bytes) -> str | None:
     """The number of a job that cannot be read as one, if it says any."""
     try:
         return normalise_number(str(from_json(body)["to"]))
-    except Exception:  # Whatever a stranger put on the queue.
+    except (ValueError, TypeError, LookupError, RecursionError):
         return None
 
 

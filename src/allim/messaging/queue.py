@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -211,9 +210,8 @@ async def create_queue(client: Any, name: str, attributes: Mapping[str, str]) ->
 async def _asked(call: Awaitable[Any], queue: str) -> Any:
     try:
         return await call
-    except asyncio.CancelledError:
-        raise
     except Exception as error:
+        # The boundary to botocore.
         raise queue_error(error, queue) from error
 
 

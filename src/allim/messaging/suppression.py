@@ -138,9 +138,7 @@ class SuppressionList:
             },
         )
         items = [SuppressionView.model_validate(row[0]) for row in rows]
-        more = len(items) > limit
-        items = items[:limit]
-        return Page(items=items, next=cursors.delivery_cursor(items[-1].id) if more else None)
+        return Page.of(items, limit, lambda last: cursors.delivery_cursor(last.id))
 
 
 @dataclass(frozen=True, slots=True)

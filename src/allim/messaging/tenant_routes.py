@@ -13,16 +13,16 @@ from allim.hub.audited import audited
 from allim.hub.model import MAX_BIGINT
 from allim.hub.reading import PAGE_LIMIT
 from allim.hub.views import Page
-from allim.messaging.tenants import (
+from allim.messaging.tenant_model import (
     CreditRequest,
     CreditView,
     LedgerRow,
     Month,
     TenantChange,
     TenantRequest,
-    Tenants,
     TenantView,
 )
+from allim.messaging.tenants import Tenants
 from allim.web.access import AccessScope, Principal, requires
 from allim.web.bodies import only_json
 

@@ -5,26 +5,28 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal, LiteralString, Self, TypeVar
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
-from pydantic_core import PydanticCustomError
+from datetime import datetime
+from typing import Any, LiteralString
 
 from allim.base.errors import Conflict, FieldProblem, IdempotencyMismatch, InvalidRequest, NotFound
-from allim.channels.korean_sms import KST, BadNumber, normalise_sender
 from allim.database.pool import Connection, Database
 from allim.database.statements import Statements
 from allim.hub import cursors
-from allim.hub.model import TenantId, Word
-from allim.hub.views import Moment, Page
+from allim.hub.views import Page
 from allim.messaging import ledger
+from allim.messaging.tenant_model import (
+    LARGEST_AMOUNT,
+    CreditRequest,
+    CreditView,
+    LedgerRow,
+    Month,
+    TenantChange,
+    TenantRequest,
+    TenantView,
+)
 
 SQL = Statements.load("allim.messaging", "tenants.sql")
 
-LARGEST_AMOUNT = 10**15
-"""KRW; far from what a bigint holds, however often it is credited."""
 STATEMENT_STEP = 2000
 COLUMNS = (
     "time_kst",
@@ -37,121 +39,6 @@ COLUMNS = (
     "recipient",
     "note",
 )
-
-
-Row = TypeVar("Row", "TenantView", "LedgerRow")
-
-
-def _some(amount: int) -> int:
-    if amount == 0:
-        raise PydanticCustomError("zero", "must not be 0")
-    return amount
-
-
-def _sender(number: str) -> str:
-    try:
-        return normalise_sender(number)
-    except BadNumber as error:
-        raise PydanticCustomError("sender", "{reason}", {"reason": str(error)}) from None
-
-
-PfId = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9@_-]+$")]
-Sender = Annotated[str, StringConstraints(max_length=40), AfterValidator(_sender)]
-Amount = Annotated[int, Field(ge=0, le=LARGEST_AMOUNT)]
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class TenantRequest(_Body):
-    """A tenant as a client opens it; the id is the client's own."""
-
-    id: TenantId
-    name: Word
-    balance: Amount = Field(default=0, description="Opening balance in KRW")
-    kakao_pf_id: PfId | None = Field(default=None, description="Its Kakao channel")
-    sender: Sender | None = Field(default=None, description="Its registered sender number")
-    low_balance_krw: Amount | None = Field(
-        default=None, description="Warn below this; MESSAGING_LOW_BALANCE_KRW where left out"
-    )
-
-
-class TenantChange(_Body):
-    """What of a tenant may be changed; what is left out stays."""
-
-    name: Word | None = None
-    kakao_pf_id: PfId | None = None
-    sender: Sender | None = None
-    low_balance_krw: Amount | None = None
-
-
-class CreditRequest(_Body):
-    """A top-up, or with a negative amount a correction."""
-
-    amount: Annotated[int, Field(ge=-LARGEST_AMOUNT, le=LARGEST_AMOUNT), AfterValidator(_some)] = (
-        Field(description="KRW, not 0; negative takes money back")
-    )
-    note: Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")] | None = None
-
-
-class TenantView(BaseModel):
-    """A tenant."""
-
-    id: int
-    name: str
-    balance: int = Field(description="KRW; always the sum of its ledger")
-    kakao_pf_id: str | None
-    sender: str | None
-    low_balance_krw: int | None
-    created_at: Moment
-    updated_at: Moment
-
-
-class LedgerRow(BaseModel):
-    """One movement of money."""
-
-    id: int
-    kind: Literal["opening", "credit", "debit", "refund"]
-    amount: int = Field(description="KRW; negative is taken from the tenant")
-    balance_after: int
-    delivery_id: int | None
-    attempt_no: int | None
-    message_kind: str | None
-    note: str | None
-    created_at: Moment
-
-
-class CreditView(BaseModel):
-    """A top-up as it was written; `replayed` when an earlier request had written it."""
-
-    id: int
-    amount: int
-    balance_after: int
-    note: str | None
-    created_at: Moment
-    replayed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Month:
-    """A month of the calendar in Seoul."""
-
-    begins: datetime
-    ends: datetime
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Of ``2026-11``; raises InvalidRequest."""
-        try:
-            if len(text) != 7:
-                raise ValueError(text)
-            begins = datetime.strptime(text, "%Y-%m").replace(tzinfo=KST)
-            ends = (begins + timedelta(days=32)).replace(day=1)
-        except (ValueError, OverflowError):
-            problem = FieldProblem("month", "month", "must be a month, as in 2026-11")
-            raise InvalidRequest([problem]) from None
-        return cls(begins, ends)
 
 
 class Tenants:
@@ -192,7 +79,8 @@ class Tenants:
         rows = await self._database.fetch(
             _statement("list"), {"after": after, "own": own, "limit": limit + 1}
         )
-        return _page([TenantView.model_validate(row[0]) for row in rows], limit)
+        found = [TenantView.model_validate(row[0]) for row in rows]
+        return Page.of(found, limit, lambda last: cursors.delivery_cursor(last.id))
 
     async def credit(
         self, tenant: int, request: CreditRequest, *, idempotency_key: str | None
@@ -252,7 +140,8 @@ class Tenants:
             SQL["ledger"],
             {"tenant": tenant, "before": before, "limit": limit + 1, **_span(month)},
         )
-        return _page([LedgerRow.model_validate(row[0]) for row in rows], limit)
+        found = [LedgerRow.model_validate(row[0]) for row in rows]
+        return Page.of(found, limit, lambda last: cursors.delivery_cursor(last.id))
 
     async def statement(self, tenant: int, month: Month | None) -> AsyncIterator[str]:
         """A month, or all there is, as CSV, piece by piece, oldest first; times are KST."""
@@ -299,12 +188,6 @@ def _credit_view(row: Any, *, replayed: bool) -> CreditView:
         note=note,
         replayed=replayed,
     )
-
-
-def _page(items: list[Row], limit: int) -> Page[Row]:
-    if len(items) <= limit:
-        return Page(items=items, next=None)
-    return Page(items=items[:limit], next=cursors.delivery_cursor(items[limit - 1].id))
 
 
 def _span(month: Month | None) -> Mapping[str, datetime | None]:

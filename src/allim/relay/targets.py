@@ -151,7 +151,3 @@ class Targets(Generic[Content]):
     def with_waiting(self) -> list[Target[Content]]:
         """Those for which something waits."""
         return [target for target in self._targets.values() if target.waiting]
-
-    def open_breakers(self) -> list[str]:
-        """The names of those whose breaker is open."""
-        return [name for name, target in self._targets.items() if target.is_open]

@@ -6,9 +6,7 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
-from uuid import UUID
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -42,22 +40,6 @@ REASONS = 100
 BREAKERS_SHOWN = 100
 DATABASE_NOTICE_SECONDS = 10.0
 FINISHED = frozenset({Transition.COMPLETE, Transition.ACCEPT, Transition.SKIP, Transition.BURY})
-
-
-class Traced(Protocol):
-    """What telemetry wants to know of a work's content."""
-
-    @property
-    def notification_id(self) -> UUID:
-        """What it belongs to."""
-
-    @property
-    def created_at(self) -> datetime:
-        """When it was asked for."""
-
-    @property
-    def traceparent(self) -> str | None:
-        """The trace that asked for it."""
 
 
 class RelayTelemetry(Collector):

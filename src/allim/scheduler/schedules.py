@@ -74,9 +74,8 @@ class Schedules:
         """A page of schedules, newest first. Raises InvalidCursor."""
         before = read_numbered_cursor(_SCHEDULE, cursor) if cursor else None
         rows = await self._database.fetch(_composed("list"), {"before": before, "limit": limit + 1})
-        items = [_view(*row) for row in rows[:limit]]
-        more = len(rows) > limit
-        return Page(items=items, next=numbered_cursor(_SCHEDULE, items[-1].id) if more else None)
+        items = [_view(*row) for row in rows]
+        return Page.of(items, limit, lambda last: numbered_cursor(_SCHEDULE, last.id))
 
     async def change(self, schedule: int, change: ScheduleChange) -> ScheduleView:
         """Change what was given. Raises InvalidRequest, Conflict and NotFound."""
@@ -128,9 +127,8 @@ class Schedules:
         )
         if not rows:
             await self.one(schedule)
-        items = [FireView.model_validate(row[0]) for row in rows[:limit]]
-        more = len(rows) > limit
-        return Page(items=items, next=numbered_cursor(_FIRE, items[-1].id) if more else None)
+        items = [FireView.model_validate(row[0]) for row in rows]
+        return Page.of(items, limit, lambda last: numbered_cursor(_FIRE, last.id))
 
     async def _lock(self, tx: Connection, schedule: int) -> dict[str, Any]:
         row = await (await tx.execute(SQL["lock"], {"id": schedule})).fetchone()

@@ -95,11 +95,6 @@ class HttpSink:
         """``http://127.0.0.1:port``, without a path."""
         return f"http://127.0.0.1:{self.port}"
 
-    @property
-    def open_connections(self) -> int:
-        """How many connections stand now."""
-        return len(self._connections)
-
     def answer(self, *answers: Answer) -> None:
         """Answer with these from now on, one request each, the last one ever after."""
         self._answers = deque(answers)

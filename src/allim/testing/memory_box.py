@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -20,12 +20,8 @@ from allim.base.clock import SYSTEM_CLOCK, Clock
 from allim.base.ids import uuid7
 from allim.channels.channel import Message
 from allim.hub.receipts import FinalReceipt, ReceiptResult
-from allim.hub.settling import (
-    DELIVERED_RECEIPT,
-    PROVIDER_ID_LIMIT,
-    storable,
-)
-from allim.hub.status import DeliveryStatus, Step
+from allim.hub.settling import PROVIDER_ID_LIMIT, storable
+from allim.hub.status import DeliveryStatus
 from allim.relay.box import Backlog, Claim, LeaseKeeper
 from allim.relay.outcomes import Outcome
 from allim.relay.policy import ChannelPolicy
@@ -37,8 +33,8 @@ from allim.testing.memory_delivery import (
     Entry,
     MemoryDelivery,
     is_past,
-    row_key_of,
 )
+from allim.testing.memory_table import MemoryTable
 
 
 class MemoryBox:
@@ -54,12 +50,10 @@ class MemoryBox:
         clock: Clock = SYSTEM_CLOCK,
         wake: Callable[[Collection[str]], None] = lambda _: None,
     ) -> None:
-        self.deliveries: dict[int, MemoryDelivery] = {}
+        self._table = MemoryTable()
+        self.deliveries = self._table.rows
         self._clock = clock
         self._wake = wake
-        self._canceled: set[UUID] = set()
-        self._row_keys: set[tuple[str, str, int | None]] = set()
-        self._next_id = 1
         # One transaction at a time; the heartbeat's thread extends leases beside them.
         self._turn = asyncio.Lock()
         self._lock = threading.Lock()
@@ -92,7 +86,7 @@ class MemoryBox:
         Raises ValueError where the row key is taken.
         """
         content = Message(
-            delivery_id=self._draw_id(),
+            delivery_id=self._table.draw_id(),
             notification_id=notification_id or uuid7(),
             channel=channel,
             recipient=recipient,
@@ -119,19 +113,13 @@ class MemoryBox:
             next_retry_at=None if due_in is None else now + due_in,
             expires_at=None if expires_in is None else now + expires_in,
         )
-        if not self._store(delivery):
+        if not self._table.store(delivery):
             raise ValueError(f"{channel} has a delivery with the row key {row_key!r}")
         return delivery.id
 
     def cancel(self, notification: UUID) -> int:
         """Cancel what is neither under way nor done, and children yet to come; how many."""
-        self._canceled.add(notification)
-        canceled = 0
-        for delivery in self.deliveries.values():
-            if delivery.message.notification_id == notification and delivery.status in WAITING:
-                delivery.status, delivery.next_retry_at = DeliveryStatus.CANCELED, None
-                canceled += 1
-        return canceled
+        return self._table.cancel(notification)
 
     def retry(self, delivery_id: int) -> bool:
         """Send a dead, skipped or held delivery again; False where it is none of these."""
@@ -164,7 +152,7 @@ class MemoryBox:
         delivery.receipt_status = receipt
         if delivery.status is DeliveryStatus.PROCESSING:
             return ReceiptResult.STORED
-        self._tell(self._apply_receipt(delivery))
+        self._tell(self._table.apply_receipt(delivery))
         return ReceiptResult.APPLIED
 
     # The box
@@ -181,10 +169,10 @@ class MemoryBox:
         """Claim due deliveries of one channel and open their attempts."""
         async with self._turn:
             now = self._clock()
-            timed, fresh = self._due(lane, now)
+            timed, fresh = self._table.due(lane, now)
             timed = timed[: (limit + 1) // 2]
             chosen = timed + fresh[: limit - len(timed)]
-            saved = self._save(delivery.id for delivery in chosen)
+            saved = self._table.saved(delivery.id for delivery in chosen)
             token = str(uuid4())
             for delivery in chosen:
                 delivery.begin(token, now, lease, worker)
@@ -194,7 +182,7 @@ class MemoryBox:
                 try:
                     refused = await policy.on_attempt(self, works)
                 except BaseException:
-                    self._restore(saved)
+                    self._table.restore(saved)
                     raise
             return Claim(works, refused, look_again=len(timed) == (limit + 1) // 2)
 
@@ -203,30 +191,30 @@ class MemoryBox:
     ) -> set[int]:
         """Settle a batch; all of it or, when the policy raises, nothing."""
         async with self._turn:
-            saved = self._save(settlement.work.id for settlement in settlements)
+            saved = self._table.saved(settlement.work.id for settlement in settlements)
             born: list[MemoryDelivery] = []
             landed = []
             with self._lock:
                 for settlement in sorted(settlements, key=lambda one: one.work.id):
-                    delivery = self._held(settlement.work)
+                    delivery = self._table.held(settlement.work)
                     if delivery is not None:
                         delivery.end(settlement, self._clock())
-                        born += self._follow(delivery)
+                        born += self._table.follow(delivery)
                         if settlement.transition is Transition.ACCEPT and delivery.receipt_status:
-                            born += self._apply_receipt(delivery)
+                            born += self._table.apply_receipt(delivery)
                         landed.append(settlement)
             if policy is not None:
                 try:
                     await policy.on_settle(self, landed)
                 except BaseException:
-                    self._restore(saved, born)
+                    self._table.restore(saved, born)
                     raise
         self._tell(born)
         return {settlement.work.id for settlement in landed}
 
     async def record_provider_id(self, works: Sequence[Work[Message]], provider_id: str) -> bool:
         """Store a provider's id on running attempts; False unless all claims are still ours."""
-        held = [self._held(work) for work in works]
+        held = [self._table.held(work) for work in works]
         if None in held:
             return False
         for delivery in held:
@@ -304,89 +292,10 @@ class MemoryBox:
     def extend(self, works: Sequence[Work[Any]], lease: float) -> set[int]:
         """Extend leases to `lease` seconds from now; the ids of those that are still ours."""
         with self._lock:
-            held = [delivery for work in works if (delivery := self._held(work)) is not None]
+            held = [delivery for work in works if (delivery := self._table.held(work)) is not None]
             for delivery in held:
                 delivery.lease_until = self._clock() + lease
             return {delivery.id for delivery in held}
-
-    # Its parts
-
-    def _due(self, lane: str, now: float) -> tuple[list[MemoryDelivery], list[MemoryDelivery]]:
-        timed: list[tuple[float, int, MemoryDelivery]] = []
-        fresh: list[tuple[int, int, MemoryDelivery]] = []
-        for delivery in self.deliveries.values():
-            if delivery.channel != lane or delivery.status not in WAITING:
-                continue
-            if is_past(delivery, now):
-                continue
-            if delivery.next_retry_at is None:
-                fresh.append((delivery.priority, delivery.id, delivery))
-            elif delivery.next_retry_at <= now:
-                timed.append((delivery.next_retry_at, delivery.id, delivery))
-        return [entry[-1] for entry in sorted(timed)], [entry[-1] for entry in sorted(fresh)]
-
-    def _held(self, work: Work[Any]) -> MemoryDelivery | None:
-        delivery = self.deliveries.get(work.id)
-        if delivery is None or delivery.claim_token != work.claim_token:
-            return None
-        return delivery
-
-    def _apply_receipt(self, delivery: MemoryDelivery) -> list[MemoryDelivery]:
-        """End an accepted delivery as its receipt says; the children that brings."""
-        if delivery.receipt_status == DELIVERED_RECEIPT:
-            delivery.status = DeliveryStatus.SUCCESS
-        else:
-            delivery.status, delivery.error_code = DeliveryStatus.DEAD, "receipt_failed"
-        return self._follow(delivery)
-
-    def _follow(self, delivery: MemoryDelivery) -> list[MemoryDelivery]:
-        """Bring into the world what follows a success or a death."""
-        if delivery.status is DeliveryStatus.SUCCESS:
-            thens = [
-                delivery.child(self._draw_id(), entry, Step.THEN, entry.get("fallback", ()))
-                for entry in delivery.then_steps
-            ]
-            return [child for child in thens if self._bring_up(child)]
-        if delivery.status is not DeliveryStatus.DEAD or not delivery.fallback_steps:
-            return []
-        entry, *rest = delivery.fallback_steps
-        chain = [*entry.get("fallback", ()), *rest]
-        child = delivery.child(self._draw_id(), entry, Step.FALLBACK, chain)
-        if not self._bring_up(child):
-            return []
-        delivery.superseded_by = child.id
-        return [child]
-
-    def _bring_up(self, child: MemoryDelivery) -> bool:
-        """Store a child; False where its row key is taken."""
-        if child.message.notification_id in self._canceled:
-            child.status = DeliveryStatus.CANCELED
-        return self._store(child)
-
-    def _store(self, delivery: MemoryDelivery) -> bool:
-        """Store a new delivery; False where its row key is taken."""
-        if (key := row_key_of(delivery)) is not None:
-            if key in self._row_keys:
-                return False
-            self._row_keys.add(key)
-        self.deliveries[delivery.id] = delivery
-        return True
-
-    def _draw_id(self) -> int:
-        drawn, self._next_id = self._next_id, self._next_id + 1
-        return drawn
-
-    def _save(self, ids: Iterable[int]) -> dict[int, MemoryDelivery]:
-        known = (self.deliveries.get(delivery_id) for delivery_id in ids)
-        return {delivery.id: delivery.copied() for delivery in known if delivery is not None}
-
-    def _restore(
-        self, saved: Mapping[int, MemoryDelivery], born: Sequence[MemoryDelivery] = ()
-    ) -> None:
-        self.deliveries.update(saved)
-        for child in born:
-            del self.deliveries[child.id]
-            self._row_keys.discard(row_key_of(child) or ("", "", None))
 
     def _tell(self, born: Sequence[MemoryDelivery]) -> None:
         if born:

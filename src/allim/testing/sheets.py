@@ -11,7 +11,6 @@ writing rows takes it, with the token endpoint of a service account.
 
 from __future__ import annotations
 
-import base64
 import json
 from collections import deque
 from contextlib import AsyncExitStack
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from allim.base import base64url
 from allim.testing.http import Answer, HttpSink, Request
 
 HTML = "<!DOCTYPE html><html><body>Exception: Service invoked too many times</body></html>"
@@ -170,8 +170,8 @@ class FakeKey:
         from cryptography.hazmat.primitives.hashes import SHA256
 
         signed, _, signature = assertion.rpartition(".")
-        self.public.verify(_bytes(signature), signed.encode(), PKCS1v15(), SHA256())
-        claims: dict[str, Any] = json.loads(_bytes(signed.split(".")[1]))
+        self.public.verify(base64url.decoded(signature), signed.encode(), PKCS1v15(), SHA256())
+        claims: dict[str, Any] = json.loads(base64url.decoded(signed.split(".")[1]))
         return claims
 
 
@@ -320,7 +320,3 @@ def _json(content: dict[str, Any]) -> Answer:
 def _error(status: int, word: str, message: str) -> Answer:
     said = {"error": {"code": status, "message": message, "status": word}}
     return Answer.of(status, json.dumps(said), {"Content-Type": "application/json"})
-
-
-def _bytes(part: str) -> bytes:
-    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))

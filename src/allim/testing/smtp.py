@@ -87,11 +87,6 @@ class SmtpSink:
         return f"smtp://{login}127.0.0.1:{self.port}"
 
     @property
-    def open_connections(self) -> int:
-        """How many connections stand now."""
-        return len(self._connections)
-
-    @property
     def connections(self) -> int:
         """How many connections there have been."""
         return self._connections.opened

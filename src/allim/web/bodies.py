@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope
 
@@ -18,9 +20,10 @@ def too_large(limit: int) -> Refused:
 
 def header(scope: Scope, name: bytes) -> bytes | None:
     """The first header of a name (in lower case)."""
-    for key, value in scope["headers"]:
+    headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+    for key, value in headers:
         if key == name:
-            return value  # type: ignore[no-any-return]
+            return value
     return None
 
 

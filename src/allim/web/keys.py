@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import hmac
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -250,9 +249,15 @@ async def end_key(tx: Connection, identity: int) -> bool:
     return await ended.fetchone() is not None
 
 
-def same_secret(given: str, expected: str) -> bool:
-    """Whether two secrets are the same, in a time that does not depend on where they differ."""
-    return hmac.compare_digest(given.encode(), expected.encode())
+def digest_of(token: str) -> bytes:
+    """What is stored of a token, and looked up."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+async def keys_exist(database: Database, environment: Environment) -> bool:
+    """Whether any key is configured or stored: what `access.refuse_open_bind` asks for."""
+    configured = read_keys(environment.read(AccessSettings).allim_api_keys)
+    return await ApiKeys(database, configured).exist()
 
 
 def _token(authorization: bytes) -> bytes | None:
@@ -266,14 +271,3 @@ def _token(authorization: bytes) -> bytes | None:
         return base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
     except ValueError:
         return None
-
-
-def digest_of(token: str) -> bytes:
-    """What is stored of a token, and looked up."""
-    return hashlib.sha256(token.encode()).digest()
-
-
-async def keys_exist(database: Database, environment: Environment) -> bool:
-    """Whether any key is configured or stored: what `access.refuse_open_bind` asks for."""
-    configured = read_keys(environment.read(AccessSettings).allim_api_keys)
-    return await ApiKeys(database, configured).exist()

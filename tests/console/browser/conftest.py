@@ -14,13 +14,8 @@ from pathlib import Path
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, Request, async_playwright, expect
 
-from allim.app import create_app
-from allim.base.settings import Environment
-from allim.channels.registry import close_channels, make_channels, make_http, make_services
-from allim.composition.syncing import open_sync
 from allim.database.pool import Database
-from allim.enrolment.calls import SyncCalls
-from tests.hub.conftest import ENVIRONMENT, serving
+from tests.console.server import serving_console
 from tests.requirements import needs_program
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -127,14 +122,7 @@ async def serve(database: Database) -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
         async def start(**settings: str) -> str:
-            environment = Environment({**ENVIRONMENT, **settings})
-            http = make_http(environment)
-            channels = make_channels(environment, make_services(http))
-            stack.push_async_callback(http.close)
-            stack.push_async_callback(close_channels, channels)
-            sync = await stack.enter_async_context(open_sync(database, channels, environment))
-            app = create_app(database, channels, environment, sync_calls=SyncCalls(sync))
-            return await stack.enter_async_context(serving(app))
+            return await stack.enter_async_context(serving_console(database, **settings))
 
         yield start
 

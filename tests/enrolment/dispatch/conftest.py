@@ -15,7 +15,8 @@ from allim.database.pool import Database
 from allim.testing.http import HttpSink
 from allim.testing.sheets import FakeAppsScript
 from tests.foundations import a_foundation
-from tests.hub.conftest import Answer, Api, serving
+from tests.hub.conftest import Answer, Api
+from tests.serving import serving
 
 SHEET = "/jobs/outbox/sheet-dispatch"
 NOTIFICATION = "/jobs/outbox/notification-dispatch"

@@ -1,4 +1,4 @@
-"""The dispatch endpoints (step3, §2): what they send, what they answer, and how they fail."""
+"""The dispatch endpoints: what they send, what they answer, and how they fail."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.enrolment.dispatch.conftest import (
     Open,
     summary,
 )
-from tests.hub.conftest import serving
 from tests.programs import an_empty_directory, programs
+from tests.serving import serving
 
 
 async def test_one_call_takes_the_chain_to_its_end(chain: Chain) -> None:

@@ -1,4 +1,4 @@
-"""The two outboxes as operators look at them (step3, §4): their words, and what they cost."""
+"""The two outboxes as operators look at them: their words, and what they cost."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from tests.enrolment.lms.conversation import (
 
 COURSE = 447
 
-# The operators' own (spec/step1, §3-3), as a statement of one text.
+# The operators' own, as a statement of one text.
 GROUPS = """
 SELECT case
     when error_message ilike '%% 409 %%' then 'HTTP_409'

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from allim.base.clock import KST
 from allim.enrolment.lms.fields import (
-    KST,
     as_email,
     as_id,
     is_secret,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from allim.enrolment.lms.fields import KST
+from allim.base.clock import KST
 from allim.enrolment.lms.kvca import Kvca, KvcaSession
 from allim.enrolment.lms.protocol import Course, FailureGroup, LmsError, Roster
 from allim.testing.lms.faults import Fault

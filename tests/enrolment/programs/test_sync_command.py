@@ -10,22 +10,16 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from allim.testing.lms.kvca import ROSTER, FakeKvca
-from tests.programs import allim, an_empty_directory, clean_environment
+from tests.programs import allim, clean_environment
 
 COURSE = 447
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with an_empty_directory() as path:
-        yield path
 
 
 @pytest.fixture

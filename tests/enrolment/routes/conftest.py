@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
 import pytest
-from fastapi import FastAPI
 
 from allim.app import create_app
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
-from allim.composition.serving import HttpServer, bind, url_of
 from allim.composition.syncing import open_sync
 from allim.database.pool import Database
 from allim.enrolment.calls import SyncCalls
 from allim.testing.lms.kvca import FakeKvca
 from tests.hub.conftest import Answer, Api
+from tests.serving import serving
 
 CATEGORY = 303
 COURSE = 447
@@ -29,7 +28,7 @@ QUICK = {"LMS_TIMEOUT_SECONDS": "2", "LMS_RETRIES": "0"}
 
 @pytest.fixture
 async def kvca() -> AsyncIterator[FakeKvca]:
-    """An LMS with one category, one course and 89 enrolments, as in the document."""
+    """An LMS with one category, one course and 89 enrolments."""
     async with FakeKvca() as kvca:
         kvca.add_course(CATEGORY, COURSE, "파이썬 데이터 분석")
         for number in range(89):
@@ -68,23 +67,6 @@ class Office:
                 if len(ended) >= count and not await self.locks():
                     return
                 await asyncio.sleep(0.01)
-
-
-@asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[str]:
-    """Serve an app as `allim up` does; its URL."""
-    listener = bind("127.0.0.1", 0)
-    server = HttpServer(app)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        async with asyncio.timeout(60):
-            while not server.started:
-                await asyncio.sleep(0.005)
-        yield url_of(listener)
-    finally:
-        server.stop()
-        await task
-        listener.close()
 
 
 Open = Callable[..., Any]

@@ -20,9 +20,7 @@ from allim.events.publishers.kafka import KafkaPublisher
 from allim.events.publishers.kafka_settings import KafkaOptions
 from allim.events.publishers.kafka_transactions import kafka_publisher
 from allim.testing.kafka import KafkaNode, kafka_node, missing
-from tests.events.relay.conftest import Outbox
-
-PATIENCE_SECONDS = 60.0
+from tests.events.relay.conftest import PATIENCE_SECONDS, Outbox
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,9 +17,9 @@ from allim.events.relaying.box import OutboxBox
 from allim.events.relaying.message import OutboxMessage
 from allim.relay.ordered.limits import OrderedLimits
 from allim.relay.ordered.publisher import DELIVERED, NOT_TRIED, MaySend, Publisher
-from allim.relay.ordered.relay import LANE, OrderedRelay
+from allim.relay.ordered.relay import OrderedRelay
 from allim.relay.ordered.turns import DeadLetters, Ways
-from allim.relay.outcomes import Outcome, OutcomeKind
+from allim.relay.outcomes import Outcome
 from allim.relay.wake import WakeSignal
 
 PATIENCE_SECONDS = 60.0
@@ -225,7 +225,5 @@ async def relaying(
             await running
 
 
-Do = Callable[[], Awaitable[None]]
 RETRY = Outcome.retry("broken", "it broke")
 REFUSED = Outcome.refused("too_large", "it is too large")
-__all__ = ["LANE", "OutcomeKind"]

@@ -13,8 +13,9 @@ import psycopg
 
 from allim.database.pool import Database
 from allim.events.slots import slot_of
+from allim.relay.ordered.relay import LANE
 from allim.relay.wake import WakeSignal
-from tests.events.relay.conftest import LANE, Outbox, World, put, relaying
+from tests.events.relay.conftest import Outbox, World, put, relaying
 
 HOUR = 3600.0
 

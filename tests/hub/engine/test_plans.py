@@ -23,7 +23,7 @@ from allim.hub.settling import STATEMENTS, SettleRows
 from allim.relay.outcomes import Outcome
 from allim.relay.settlement import Transition
 from allim.testing.boxes import LANE
-from tests.conftest import TEMPLATE, named
+from tests.conftest import a_database
 
 FINISHED = 250_000
 DUE = 100_000
@@ -62,21 +62,19 @@ Asked = tuple[LiteralString, Mapping[str, Any]]
 @pytest.fixture(scope="module")
 def large_url(template_url: str) -> Iterator[str]:
     """A database in which almost everything is finished, as ANALYZE has seen it."""
-    name = f"test_{uuid4().hex[:16]}"
-    with psycopg.connect(template_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    with psycopg.connect(named(template_url, name), autocommit=True) as connection:
-        # What autovacuum does in its own time would make the counts of buffers vary.
-        connection.execute("ALTER TABLE delivery SET (autovacuum_enabled = off)")
-        connection.execute("ALTER TABLE delivery_attempt SET (autovacuum_enabled = off)")
-        notification = uuid4()
-        connection.execute(FILL, {"n": notification})
-        with connection.transaction():
-            connection.execute("SET LOCAL synchronous_commit = off")
-            connection.execute(FINISHED_ROWS, {"n": notification, "lane": LANE, "count": FINISHED})
-    yield named(template_url, name)
-    with psycopg.connect(template_url, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with a_database(template_url) as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            # What autovacuum does in its own time would make the counts of buffers vary.
+            connection.execute("ALTER TABLE delivery SET (autovacuum_enabled = off)")
+            connection.execute("ALTER TABLE delivery_attempt SET (autovacuum_enabled = off)")
+            notification = uuid4()
+            connection.execute(FILL, {"n": notification})
+            with connection.transaction():
+                connection.execute("SET LOCAL synchronous_commit = off")
+                connection.execute(
+                    FINISHED_ROWS, {"n": notification, "lane": LANE, "count": FINISHED}
+                )
+        yield url
 
 
 @pytest.fixture(scope="module", params=["never analyzed", "analyzed when all was finished"])

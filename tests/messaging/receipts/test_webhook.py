@@ -12,8 +12,8 @@ from allim.app import create_app
 from allim.base.settings import Environment
 from allim.database.pool import Database
 from allim.messaging.receipts import LANE
-from tests.hub.conftest import serving
 from tests.messaging.receipts.rig import ReportsRig, reports_rig
+from tests.serving import serving
 
 SECRET = "webhook-secret"
 

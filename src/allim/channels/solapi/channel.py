@@ -94,7 +94,7 @@ class SolapiChannel(ABC):
         outcomes: dict[int, Outcome] = {}
         letters: list[Letter] = []
         for work in batch:
-            body, problems = self.compose(draft_of(work.content))
+            body, problems = self.compose(Draft.of(work.content))
             if problems:
                 told = "; ".join(f"{problem.place} {problem.message}" for problem in problems)
                 outcomes[work.id] = Outcome.refused(problems[0].code, told)
@@ -162,10 +162,3 @@ class SolapiChannel(ABC):
             return normalise_number(recipient or "")
         except BadNumber:
             return None
-
-
-def draft_of(message: Message) -> Draft:
-    """The draft that a stored message was."""
-    return Draft(
-        message.recipient, message.title, message.message, message.template_code, message.payload
-    )

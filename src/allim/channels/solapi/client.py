@@ -15,12 +15,11 @@ from typing import Any
 from urllib.parse import quote
 
 import structlog
-from pydantic_core import from_json
 
-from allim.channels.answers import is_worth_retrying, retry_after
+from allim.channels.answers import is_worth_retrying, json_object, retry_after
 from allim.channels.channel import HttpAnswer, OutgoingHttp
 from allim.channels.http import HttpFailure
-from allim.channels.json_bytes import json_bytes
+from allim.channels.json_bytes import JSON_HEADERS, json_bytes
 from allim.channels.solapi.answers import (
     GroupStatus,
     SolapiMessage,
@@ -37,7 +36,6 @@ PAGES = 40
 GROUP_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 ERROR_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{2,49}")
 SENT_BEFORE = frozenset({"GroupInProcessing", "AlreadySent", "ScheduledGroup"})
-JSON = {"Content-Type": "application/json; charset=utf-8"}
 
 log = structlog.get_logger("allim.channels.solapi")
 
@@ -192,7 +190,7 @@ class SolapiClient:
                 method,
                 self._base_url + path,
                 body=None if body is None else json_bytes(body),
-                headers={"Authorization": signed, **JSON},
+                headers={"Authorization": signed, **JSON_HEADERS},
                 timeout=timeout,
                 trusted=True,
                 limit=limit,
@@ -202,7 +200,7 @@ class SolapiClient:
             raise SolapiFailure(stage, failure.code, str(failure)) from None
         if answer.status != 200:
             raise _failure(answer)
-        content = _json(answer) if answer.complete else None
+        content = json_object(answer.body) if answer.complete else None
         if content is None:
             raise _unreadable("is not JSON", answer)
         return content
@@ -210,7 +208,7 @@ class SolapiClient:
 
 def _failure(answer: HttpAnswer) -> SolapiFailure:
     """What an answer other than 200 means."""
-    content = _json(answer) or {}
+    content = json_object(answer.body) or {}
     word = content.get("errorCode")
     code = word if isinstance(word, str) and ERROR_WORD.fullmatch(word) else f"http_{answer.status}"
     words = content.get("errorMessage")
@@ -252,14 +250,6 @@ def _unreadable(what: str, answer: HttpAnswer | None = None) -> SolapiFailure:
         status=answer.status if answer else None,
         response=answer.body[:RESPONSE_LIMIT] if answer else None,
     )
-
-
-def _json(answer: HttpAnswer) -> Mapping[str, Any] | None:
-    try:
-        content = from_json(answer.body)
-    except ValueError:
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def _part(group_id: str) -> str:

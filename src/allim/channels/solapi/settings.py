@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from allim.base.settings import SettingsGroup
+from allim.channels.hooks import require_url
 from allim.channels.korean_sms import OPT_OUT_NUMBER, normalise_sender, unsendable
 
 YES = frozenset({"1", "true", "yes", "on"})
@@ -46,8 +47,7 @@ class SolapiSettings(SettingsGroup):
     @field_validator("solapi_base_url")
     @classmethod
     def _is_url(cls, value: str) -> str:
-        if not value.startswith(("https://", "http://")):
-            raise ValueError("must begin with https:// or http://")
+        require_url(value)
         return value.rstrip("/")
 
     @field_validator("solapi_ad_sender_name")

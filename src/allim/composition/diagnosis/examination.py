@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 from allim.base.errors import AllimError
 from allim.base.settings import Environment
@@ -42,8 +42,8 @@ async def examine(store: Store, environment: Environment) -> AsyncIterator[Findi
         return
     try:
         yield good("database", f"reachable: {store.shown}")
-        for check in CHECKS:
-            for finding in await _guarded(check, store, environment, database):
+        for about, check in CHECKS.items():
+            for finding in await _guarded(about, check, store, environment, database):
                 yield finding
         async with open_channels(database, environment, print_line=lambda _line: None) as ways:
             findings = [
@@ -61,24 +61,23 @@ async def examine(store: Store, environment: Environment) -> AsyncIterator[Findi
 
 Check = Callable[[Store, Environment, Database], Awaitable[Sequence[Finding]]]
 
-CHECKS: Sequence[Check] = (
-    check_server,
-    check_schema_number,
-    check_clock,
-    check_disk,
-    check_keys,
-    check_deliveries,
-    check_events,
-    check_schedules,
-    check_queue,
-    check_dkim,
-)
+CHECKS: Mapping[str, Check] = {
+    "server": check_server,
+    "schema": check_schema_number,
+    "clock": check_clock,
+    "disk": check_disk,
+    "keys": check_keys,
+    "deliveries": check_deliveries,
+    "events": check_events,
+    "schedules": check_schedules,
+    "queue": check_queue,
+    "dkim": check_dkim,
+}
 
 
 async def _guarded(
-    check: Check, store: Store, environment: Environment, database: Database
+    about: str, check: Check, store: Store, environment: Environment, database: Database
 ) -> Sequence[Finding]:
-    about = check.__name__.removeprefix("check_").partition("_")[0]
     try:
         return await check(store, environment, database)
     except AllimError as error:

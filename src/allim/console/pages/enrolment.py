@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
 from allim.base.errors import RequestError
-from allim.base.validation import invalid_body
+from allim.base.validation import validated
 from allim.console.flash import Flash, Mood
 from allim.console.page import Page
 from allim.console.services import ConsoleServices
@@ -26,7 +25,6 @@ PATIENCE_SECONDS = 2.0
 SHOWN_RUNS = 20
 
 Choice = TypeVar("Choice", bound=StrEnum)
-Model = TypeVar("Model", bound=BaseModel)
 
 
 def enrolment_page(services: ConsoleServices) -> Page:
@@ -61,7 +59,7 @@ def enrolment_page(services: ConsoleServices) -> Page:
             "max_users_per_course": form.number("max_users_per_course"),
         }
         try:
-            request = _checked(SyncRequest, {k: v for k, v in given.items() if v is not None})
+            request = validated(SyncRequest, {k: v for k, v in given.items() if v is not None})
             result = await visit.on_record(
                 "sync.run",
                 f"category {request.category_id}",
@@ -137,7 +135,7 @@ def _add_schedules(page: Page, services: ConsoleServices) -> None:
                 "cron": form.required("cron"),
                 "timezone": form.text("timezone") or DEFAULT_TIMEZONE,
             }
-            request = _checked(ScheduleRequest, given)
+            request = validated(ScheduleRequest, given)
             await visit.on_record(
                 "schedule.create",
                 f"schedule {request.name}",
@@ -198,13 +196,6 @@ def _add_schedules(page: Page, services: ConsoleServices) -> None:
             timezone=DEFAULT_TIMEZONE,
             error=error,
         )
-
-
-def _checked(model: type[Model], given: Any) -> Model:
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        raise invalid_body(error) from None
 
 
 def _choice(kind: type[Choice], given: str | None) -> Choice | None:

@@ -10,7 +10,6 @@ from starlette.responses import Response
 from allim.base.errors import Conflict, FieldProblem, InvalidRequest
 from allim.console.fared import fared_in
 from allim.console.page import Page
-from allim.console.pages.overview import duration
 from allim.console.payloads import payload_of
 from allim.console.services import ConsoleServices
 from allim.console.standing import MOST, Standing
@@ -48,7 +47,6 @@ def events_page(services: ConsoleServices) -> Page:
             standing=await standing.events(),
             relays=await standing.event_relays(),
             most=MOST,
-            duration=duration,
             topics=fared_in(await rollups.series(Window.HOUR), OUTBOX),
             blocked=blocked,
             events=found.items,

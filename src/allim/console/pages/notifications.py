@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 from starlette.responses import Response
@@ -109,13 +110,12 @@ def notifications_page(services: ConsoleServices) -> Page:
 
     @page.post("/notifications/{id:uuid}/retry")
     async def retry(visit: Visit) -> Response:
-        delivery = visit.form.number("delivery")
         return await each(
             visit,
             "delivery.retry",
             lambda possible: possible.retry_all,
-            lambda one: operations.retry(one),
-            only=delivery,
+            operations.retry,
+            only=visit.form.number("delivery"),
         )
 
     @page.post("/notifications/{id:uuid}/discard")
@@ -160,7 +160,7 @@ def notifications_page(services: ConsoleServices) -> Page:
         for one in sorted(which(Possible.with_(notification))):
             entry = Entry(visit.who.name, action, f"delivery {one}", notification.tenant_id, detail)
             try:
-                await services.audit.around(entry, lambda one=one: run(one))  # type: ignore[misc]
+                await services.audit.around(entry, partial(run, one))
                 done += 1
             except Conflict as conflict:
                 refused = conflict.message

@@ -9,6 +9,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from allim.console.charts import charts_of
+from allim.console.durations import LATE_SECONDS, STUCK_SECONDS, duration
 from allim.console.page import Page
 from allim.console.services import ConsoleServices
 from allim.console.standing import MOST, ChannelStanding, EventStanding, Standing, Troubles
@@ -18,8 +19,6 @@ from allim.hub.dead_letters import DeadLetters, Group
 from allim.hub.rollups import RelayView, Rollups, Window
 from allim.relay.tally import EVENTS
 
-LATE_SECONDS = 60.0
-STUCK_SECONDS = 300.0
 _RUNS = 5
 _COMPARED = 1000
 """Dead letters of a group that are counted to find the largest: this is asked every few seconds."""
@@ -98,7 +97,6 @@ def overview_page(services: ConsoleServices) -> Page:
             state=state,
             fresh=not (state.troubles.has_notifications or state.troubles.has_events),
             found=_troubles(visit, state, groups[0] if groups else None),
-            duration=duration,
             most=MOST,
             modes={name: c.configured() for name, c in services.channels.items()},
             runs=(await services.runs.list(RunFilter(), limit=_RUNS)).items,
@@ -167,19 +165,3 @@ def _troubles(visit: Visit, state: State, dead: Group | None) -> Sequence[Troubl
         text = t("overview.disabled", n=state.troubles.disabled_endpoints)
         tell(False, text, url("/channels") + "#endpoints", "disabled")
     return sorted(found, key=lambda trouble: not trouble.bad)
-
-
-def duration(seconds: float | None) -> str:
-    """A span of time in two units at most, the same in every language."""
-    if seconds is None:
-        return "\N{EN DASH}"
-    whole = int(seconds)
-    for size, unit, smaller, part in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "m"),
-        (60, "m", 1, "s"),
-    ):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size}{unit}" + (f" {rest}{part}" if rest else "")
-    return f"{seconds:.1f}s" if seconds < 10 else f"{whole}s"

@@ -5,16 +5,15 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from pydantic import ValidationError
 from starlette.responses import Response, StreamingResponse
 
 from allim.base.errors import RequestError
-from allim.base.validation import invalid_body
+from allim.base.validation import validated
 from allim.console.flash import Flash, Mood
 from allim.console.page import Page
 from allim.console.services import ConsoleServices
 from allim.console.visit import SECURITY_HEADERS, Visit
-from allim.messaging.tenants import CreditRequest, Month, TenantRequest
+from allim.messaging.tenant_model import CreditRequest, Month, TenantRequest
 from allim.web.access import AccessScope
 
 
@@ -39,7 +38,7 @@ def tenants_page(services: ConsoleServices) -> Page:
                 "kakao_pf_id": form.text("kakao_pf_id"),
                 "low_balance_krw": form.number("low_balance_krw"),
             }
-            request = TenantRequest.model_validate(given)
+            request = validated(TenantRequest, given)
             await visit.on_record(
                 "tenant.create",
                 f"tenant {request.id}",
@@ -47,8 +46,6 @@ def tenants_page(services: ConsoleServices) -> Page:
                 tenant=request.id,
                 detail={"name": request.name, "balance": request.balance},
             )
-        except ValidationError as error:
-            return await listing(visit, invalid_body(error))
         except RequestError as error:
             return await listing(visit, error)
         done = visit.t("tenants.created", name=request.name)
@@ -73,8 +70,8 @@ def tenants_page(services: ConsoleServices) -> Page:
         number, form = visit.number("id"), visit.form
         back = f"/tenants/{number}"
         try:
-            request = CreditRequest.model_validate(
-                {"amount": form.number("amount"), "note": form.text("note")}
+            request = validated(
+                CreditRequest, {"amount": form.number("amount"), "note": form.text("note")}
             )
             made = await visit.on_record(
                 "tenant.credit",
@@ -85,8 +82,6 @@ def tenants_page(services: ConsoleServices) -> Page:
                 tenant=number,
                 detail={"amount": request.amount, "note": request.note},
             )
-        except ValidationError as error:
-            return visit.redirect(back, Flash(str(invalid_body(error)), Mood.BAD))
         except RequestError as error:
             return visit.redirect(back, Flash(error.message, Mood.BAD))
         done = visit.t(

@@ -5,13 +5,16 @@
 const two = (number) => String(number).padStart(2, "0");
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
+// A moment in the viewer's zone; `between` stands between its day and its time.
+const local = (at, between) =>
+  `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}${between}` +
+  `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+
 function showTimes(root) {
   for (const element of root.querySelectorAll("time[datetime]:not([data-shown])")) {
     const at = new Date(element.dateTime);
     if (isNaN(at)) continue;
-    element.textContent =
-      `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ` +
-      `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+    element.textContent = local(at, " ");
     element.title = `${element.dateTime} (${zone})`;
     element.dataset.shown = "";
   }
@@ -53,9 +56,7 @@ function fillMoments() {
   for (const input of document.querySelectorAll("input[data-moment]")) {
     const at = new Date(input.nextElementSibling.value);
     if (isNaN(at)) continue;
-    input.value =
-      `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}T` +
-      `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+    input.value = local(at, "T");
   }
 }
 

@@ -44,11 +44,6 @@ class Place:
     def log(self) -> Path:
         return self.directory / "server.log"
 
-    @property
-    def is_elsewhere(self) -> bool:
-        """Whether it is outside of the home, because the server cannot reach that."""
-        return self.directory.parent != self.home
-
 
 def prepare_home(home: Path) -> Path:
     """Make the home where it is missing; returns its resolved path.

@@ -1,6 +1,6 @@
 """The words of an LmsError.
 
-They go to `run_log.error_message`, where the operators' SQL (step1, §3-3) groups runs by
+They go to `run_log.error_message`, where the operators' SQL groups runs by
 ``% 409 %``, ``% 5__ %``, ``%timeout%`` and ``%job_lock active%``. So no text has a number
 between blanks but an HTTP status right after ``upstream HTTP``, none but a timeout's says
 "timeout", and what an LMS sent is never quoted.

@@ -20,12 +20,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-KST = timezone(timedelta(hours=9), "KST")
-"""Korea has had no summer time since 1988."""
+from allim.base.clock import KST
 
 TEXT_LIMIT = 10_000
 """The most characters of a field that are kept."""

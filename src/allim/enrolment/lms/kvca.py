@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from functools import lru_cache
-from types import TracebackType
 from typing import Any, Self
 
 from pydantic import SecretStr
 
+from allim.base.clock import KST
 from allim.enrolment.lms import failures
 from allim.enrolment.lms.fields import (
-    KST,
     as_email,
     as_id,
     as_text,
@@ -84,12 +83,7 @@ class KvcaSession:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exc: object) -> None:
         self._calls.close()
         await self._login.close()
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from allim.base.errors import AllimError
@@ -122,10 +121,5 @@ class LmsConversation(LmsSession, Protocol):
     async def __aenter__(self) -> Self:
         """Begin."""
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exc: object) -> None:
         """End; connections go back."""

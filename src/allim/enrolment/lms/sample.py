@@ -18,11 +18,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from types import TracebackType
 from typing import Any, Self, TypeAlias
 
+from allim.base.clock import KST
 from allim.enrolment.lms import failures
-from allim.enrolment.lms.fields import KST
 from allim.enrolment.lms.protocol import Course, Roster, StatusRow
 
 CATEGORY = 303
@@ -117,12 +116,7 @@ class SampleSession:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exc: object) -> None:
         """Nothing to give back."""
 
     async def courses(self, category_id: int) -> Sequence[Course]:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-import psycopg
-from psycopg.rows import TupleRow
-
-from allim.base.errors import DatabaseUnavailable
-from allim.database.pool import Connection, Database, database_errors
+from allim.database.kept_connection import KeptConnection
+from allim.database.pool import Connection, Database
 from allim.database.statements import Statements
 from allim.events.relaying.message import OutboxMessage
 from allim.relay.low_water import Snapshot
@@ -42,7 +39,7 @@ class OutboxBox:
 
     def fence_keeper(self, relay: str, lease: float) -> Fence:
         """A keeper of its lease, with a connection of its own."""
-        return Fence(self._database.url, relay, lease, prepare=not self._database.pooler)
+        return Fence(self._database, relay, lease)
 
     async def balance(self, relay: str) -> Holdings | None:
         """Retire the dead, take free slots up to the fair share; None where the lease is lost."""
@@ -170,36 +167,18 @@ async def mark_heads(tx: Connection, lines: Collection[Line]) -> Landed:
 class Fence:
     """Extends the lease of one incarnation, on a connection of its own."""
 
-    def __init__(self, url: str, relay: str, lease: float, *, prepare: bool) -> None:
-        self._url = url
+    def __init__(self, database: Database, relay: str, lease: float) -> None:
+        self._connection = KeptConnection(database, "allim heartbeat")
         self._parameters = {"relay": relay, "lease": lease}
-        self._prepare = prepare
-        self._connection: psycopg.Connection[TupleRow] | None = None
 
     def beat(self) -> bool:
         """Extend it; False where it is lost for good. Raises DatabaseUnavailable."""
-        try:
-            with database_errors():
-                cursor = self._connected().execute(STATEMENTS["beat"], self._parameters)
-                return cursor.fetchone() is not None
-        except DatabaseUnavailable:
-            self.close()
-            raise
+        with self._connection.use() as connection:
+            return connection.execute(STATEMENTS["beat"], self._parameters).fetchone() is not None
 
     def close(self) -> None:
         """Close the connection; the next beat opens a new one."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _connected(self) -> psycopg.Connection[TupleRow]:
-        if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(
-                self._url, autocommit=True, connect_timeout=5, application_name="allim heartbeat"
-            )
-            if not self._prepare:
-                self._connection.prepare_threshold = None
-        return self._connection
+        self._connection.close()
 
 
 def _message(row: Sequence[Any]) -> OutboxMessage:

@@ -23,8 +23,6 @@ class Way(Enum):
     """A part of the true answer, then the connection breaks."""
     HALF = "half"
     """A part of the true answer, as if that were all of it."""
-    LOGGED_OUT = "logged out"
-    """Every token given out so far is forgotten; then the answer is that of the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +77,6 @@ class Fault:
     def half(cls, share: float = 0.5) -> Self:
         """This share of the true answer's bytes, as if that were all of it."""
         return cls(Way.HALF, share=share)
-
-    @classmethod
-    def logged_out(cls) -> Self:
-        """Forget every token given out: this call and others under way are refused."""
-        return cls(Way.LOGGED_OUT)
 
 
 @dataclass(eq=False, slots=True)

@@ -135,10 +135,6 @@ class FakeKvca(FakeLms):
         """List what this makes, row by row, so that it is never in memory as a whole."""
         self._long_rows[course] = make_rows
 
-    def set_detail(self, user: str, **fields: Any) -> None:
-        """What is told of a user, from now on."""
-        self.details.setdefault(user, self._detail(user)).update(fields)
-
     async def read(self, request: web.BaseRequest) -> tuple[str, dict[str, Any]]:
         """The path, and the JSON body."""
         try:

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
-from types import TracebackType
+from datetime import datetime
 from typing import Any, Self
 
+from allim.base.clock import KST
 from allim.enrolment.lms.protocol import Course, FailureGroup, LmsError, Roster, StatusRow
 
-KST = timezone(timedelta(hours=9), "KST")
 SERVER_ERROR = LmsError(FailureGroup.HTTP_5XX, "upstream HTTP 503 from memory://lms")
 
 Step = Callable[[str], Awaitable[None]]
@@ -97,12 +96,7 @@ class MemorySession:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exc: object) -> None:
         return None
 
     async def courses(self, category_id: int) -> Sequence[Course]:

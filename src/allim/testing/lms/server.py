@@ -175,9 +175,6 @@ class FakeLms(ABC):
             case Way.HANG:
                 await self._ending.wait()
                 return web.Response(status=500)
-            case Way.LOGGED_OUT:
-                self.forget_tokens()
-                return _json(self.reply(call))
             case Way.HALF:
                 content = _bytes(self.reply(call))
                 return _response(content[: int(len(content) * fault.share)])

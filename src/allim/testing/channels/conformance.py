@@ -1,37 +1,19 @@
-"""The cases that every channel must pass. Allim's own do; run them on yours.
-
-    class TestPager(ChannelConformance):
-        def rig(self):
-            return PagerRig.open()
-
-Every case is a coroutine method, for pytest-asyncio in its auto mode. A provider that does
-not apply to a channel (LOG calls nobody) is left out of its rig's `moods`.
-"""
+"""The cases of a channel: checks, hard texts, providers in every mood, secrets."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, Self
-from uuid import UUID
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from structlog.testing import capture_logs
 
-from allim.base.settings import Environment
-from allim.channels.channel import Channel, ChannelServices, Draft, Message
-from allim.channels.registry import make_http, make_services
+from allim.channels.channel import Draft, Message
 from allim.relay.outcomes import RESPONSE_LIMIT, Outcome, OutcomeKind
-from allim.relay.work import Content, Work
-from allim.testing.http import Answer, HttpSink, Request
-
-CLAIM = "0190163d-8694-739b-aea5-966c26f8ad90"
-NOTIFICATION = UUID("0190163d-8694-739b-aea5-966c26f8ad91")
+from allim.testing.channels.messages import a_message, a_work, record_nothing, send_one
+from allim.testing.channels.rigs import ChannelRig, Mood
 
 HARD_TEXTS = (
     "결제 실패: 카드 승인이 거절되었습니다",
@@ -43,159 +25,14 @@ HARD_TEXTS = (
 )
 """Texts that break what was written for ASCII; all must pass a channel unharmed or refused."""
 
+PAYLOAD_KEYS = (
+    "html subject text blocks attachments headers body reply_to content embeds thread_id card"
+    " parse_mode reply_markup subscription ttl urgency topic format"
+)
+"""What one channel or another reads of a payload."""
+
 NOT_FAILED = frozenset({OutcomeKind.DELIVERED, OutcomeKind.ACCEPTED})
 TRY_AGAIN = frozenset({OutcomeKind.RETRY, OutcomeKind.UNKNOWN})
-
-
-class Mood(StrEnum):
-    """How the provider behind a channel may behave."""
-
-    WELL = "well"
-    DOWN = "down"
-    HANGING = "hanging"
-    GARBAGE = "garbage"
-
-
-class ChannelRig(ABC):
-    """A channel with its fake provider.
-
-    `recipient` is a good one, `payload` what it needs beside it; `bad_recipients` are refused by
-    `check`. `secrets` must never
-    be seen in outcomes, targets or logs. Give the channel a timeout of a few seconds: the cases
-    with a provider that hangs wait for it.
-    """
-
-    channel: Channel
-    recipient: str | None = None
-    payload: Mapping[str, Any] = {}
-    bad_recipients: Sequence[str | None] = ()
-    secrets: Sequence[str] = ()
-    moods: frozenset[Mood] = frozenset(Mood)
-
-    @abstractmethod
-    async def turn(self, mood: Mood) -> None:
-        """Make the provider behave so from now on."""
-
-    @abstractmethod
-    async def received(self) -> Sequence[str]:
-        """The texts that the provider took, decoded, first one first."""
-
-    @abstractmethod
-    async def all_closed(self) -> None:
-        """Wait until the provider sees no open connection from us."""
-
-
-class HttpRig(ChannelRig):
-    """A channel whose provider is one HTTP server, `sink`, that answers `well` when it is well.
-
-    A rig adds `settings`, `make` and `text_of`; `PagerRig.open(PAGER_TIMEOUT_SECONDS="2")` opens
-    one with those settings over its own, and closes it.
-    """
-
-    well = Answer.of(200, "ok")
-
-    def __init__(self, sink: HttpSink, **settings: str) -> None:
-        self.sink = sink
-        self.environment = Environment({**self.settings(sink.url), **settings})
-        self.http = make_http(self.environment)
-        self.channel = self.make(self.environment, make_services(self.http))
-        sink.answer(self.well)
-
-    @abstractmethod
-    def settings(self, url: str) -> Mapping[str, str]:
-        """The settings that lead to a provider at `url`."""
-
-    @abstractmethod
-    def make(self, environment: Environment, services: ChannelServices) -> Channel:
-        """Make the channel."""
-
-    @abstractmethod
-    def text_of(self, request: Request) -> str:
-        """The text that the provider takes from a request."""
-
-    @classmethod
-    @asynccontextmanager
-    async def open(cls, **settings: str) -> AsyncIterator[Self]:
-        """A rig with its server; these settings go over its own."""
-        async with HttpSink() as sink:
-            rig = cls(sink, **settings)
-            try:
-                yield rig
-            finally:
-                await rig.http.close()
-
-    async def send(self, *answers: Answer, **parts: Any) -> Outcome:
-        """Send one message to the rig's recipient while the provider answers with these.
-
-        `parts` are fields of `Message` to be other than usual.
-        """
-        if answers:
-            self.sink.answer(*answers)
-        usual = {"recipient": self.recipient, "payload": self.payload}
-        return await send_one(self.channel, a_message(**{**usual, **parts}))
-
-    async def turn(self, mood: Mood) -> None:
-        """Make the server behave so from now on."""
-        await turn_http(self.sink, mood, well=self.well)
-
-    async def received(self) -> Sequence[str]:
-        """The texts of the requests that came."""
-        return [self.text_of(request) for request in self.sink.requests]
-
-    async def all_closed(self) -> None:
-        """Close the client, and wait until the server sees it."""
-        await self.http.close()
-        await self.sink.all_closed()
-
-
-def a_message(recipient: str | None, **parts: Any) -> Message:
-    """A message; `parts` are fields of `Message` to be other than usual."""
-    usual = Message(
-        delivery_id=4711,
-        notification_id=NOTIFICATION,
-        channel="TEST",
-        recipient=recipient,
-        title="결제 실패",
-        message="카드 승인이 거절되었습니다",
-        type="PAYMENT_FAILED",
-        source="payment-service",
-        data={"order_id": "A-1024"},
-        payload={},
-        created_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-    )
-    return replace(usual, **parts)
-
-
-def a_work(message: Content, work_id: int = 4711) -> Work[Content]:
-    """A claimed piece of work for its first attempt, with a lease that does not end."""
-    return Work(work_id, CLAIM, 1, 0, 8, 0, float("inf"), message)
-
-
-async def record_nothing(works: Sequence[Work[Message]], provider_id: str) -> bool:
-    """A `RecordProviderId` that says yes."""
-    return True
-
-
-async def send_one(channel: Channel, message: Message) -> Outcome:
-    """Send one message; its outcome."""
-    (outcome,) = await channel.send([a_work(message)], record_nothing)
-    return outcome
-
-
-async def turn_http(sink: HttpSink, mood: Mood, *, well: str | Answer = "ok") -> None:
-    """Make an HTTP provider behave so; `well` is its good answer, or the body of one."""
-    await sink.stop()
-    if mood is not Mood.DOWN:
-        await sink.start()
-    good = Answer.of(200, well) if isinstance(well, str) else well
-    sink.answer(
-        {
-            Mood.WELL: good,
-            Mood.DOWN: good,
-            Mood.HANGING: Answer.hang(),
-            Mood.GARBAGE: Answer.cut(b"\x00\xff\xfe this is not HTTP \r\n\r\n" * 10),
-        }[mood]
-    )
 
 
 class ChannelConformance(ABC):
@@ -255,23 +92,7 @@ class ChannelConformance(ABC):
 
     async def test_odd_content_is_an_outcome_never_an_exception(self) -> None:
         """Nothing to say, and payloads of the wrong shape."""
-        odd: dict[str, Any] = dict.fromkeys(
-            (
-                *(
-                    "html",
-                    "subject",
-                    "text",
-                    "blocks",
-                    "attachments",
-                    "headers",
-                    "body",
-                    "reply_to",
-                ),
-                *("content", "embeds", "thread_id", "card", "parse_mode", "reply_markup"),
-                *("subscription", "ttl", "urgency", "topic", "format"),
-            ),
-            7,
-        )
+        odd: dict[str, Any] = dict.fromkeys(PAYLOAD_KEYS.split(), 7)
         async with self.rig() as rig:
             for parts in (
                 {"title": None, "message": None},
