@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from allim.base.errors import ConfigurationError
+from allim.base.errors import ConfigurationError, Conflict
+from allim.base.logging import LogWriter, json_line
 from allim.base.settings import Environment
 from allim.channels.channel import Channel, Message
 from allim.channels.registry import close_channels, make_channels, make_http, make_services
-from allim.base.logging import LogWriter, json_line
 from allim.database.pool import Connection, Database
-from allim.base.errors import Conflict
 from allim.hub.delivery_box import DeliveryBox
 from allim.hub.digest import DigestPolicy, DigestSettings, digest_key
 from allim.hub.operations import Operations
@@ -29,9 +28,9 @@ from allim.relay.policy import combine
 from allim.relay.rates import RESERVED
 from allim.relay.retry import RetryPolicy
 from allim.relay.settlement import decide
+from allim.relay.several import SeveralObservers
 from allim.relay.tally import DELIVERY, DeliveryTally, Tally
 from allim.relay.telemetry import RelayTelemetry
-from allim.relay.several import SeveralObservers
 from allim.testing.channels import a_message
 from allim.testing.http import Answer, HttpSink
 from tests.hub.relaying import relaying, until

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -36,7 +37,6 @@ from allim.hub.operations import Operations
 from allim.hub.service import Hub
 from allim.relay.observer import Settled
 from allim.relay.outcomes import Outcome
-from allim.relay.rates import RESERVED
 from allim.relay.retry import RetryPolicy
 from allim.relay.settlement import Settlement, Transition, decide
 from allim.relay.work import Work
@@ -44,7 +44,7 @@ from allim.relay.work import Work
 Result = TypeVar("Result")
 
 LANE = "LOG"
-RETRY = RetryPolicy(base=60.0, maximum=600.0, attempts=4)
+RETRY = RetryPolicy(base=3000.0, maximum=6000.0, attempts=4)
 ENDS = frozenset(
     {Transition.COMPLETE, Transition.ACCEPT, Transition.HOLD, Transition.BURY, Transition.SKIP}
 )
@@ -57,8 +57,7 @@ OUTCOMES = [
     Outcome.retry("http_500", "ill"),
     Outcome.refused("http_400", "no"),
     Outcome.skip("suppressed"),
-    Outcome.snooze(RESERVED, 30.0),
-    Outcome.snooze("circuit_open", 30.0),
+    Outcome.snooze("circuit_open", 3000.0),
     Outcome.unknown("timeout"),
     Outcome.released(),
 ]
@@ -88,7 +87,8 @@ class Digests(RuleBasedStateMachine):
         self.database = Database(self.database_url, min_size=1, max_size=3)
         self.run(self.database.open())
         self.execute(
-            "TRUNCATE notification, delivery, delivery_attempt, digest, digest_member CASCADE"
+            "TRUNCATE notification, delivery, delivery_attempt, digest, digest_member"
+            " RESTART IDENTITY CASCADE"
         )
         self.boxes = [DeliveryBox(self.database, beside=self._beside) for _ in range(2)]
         self.policies = [DigestPolicy(3600.0) for _ in range(2)]
@@ -122,10 +122,18 @@ class Digests(RuleBasedStateMachine):
 
     # What happens
 
-    @rule(key=st.sampled_from("aab"))
+    @initialize()
+    def some_wait_for_the_next_window(self) -> None:
+        self.tell("a")
+        self.claim(relay=0, limit=6, at_once=True)
+        self._settle(list(self.flights), WELL)
+        for _ in range(3):
+            self.tell("a")
+        self.claim(relay=0, limit=6, at_once=True)
+
+    @precondition(lambda self: len(self.ids) < 18)
+    @rule(key=st.sampled_from("aaab"))
     def tell(self, key: str) -> None:
-        if len(self.ids) > 18:
-            return
         title = f"d{len(self.ids)}"
 
         async def do() -> None:
@@ -144,14 +152,29 @@ class Digests(RuleBasedStateMachine):
         self.run(do())
 
     @rule(relay=st.integers(0, 1), limit=st.integers(2, 6))
-    def claim(self, relay: int, limit: int) -> None:
+    def claim_when_all_are_due(self, relay: int, limit: int) -> None:
+        self.time_passes()
+        self.claim(relay, limit, at_once=True)
+
+    @rule(relay=st.integers(0, 1), limit=st.integers(2, 6))
+    def claim_in_the_next_window(self, relay: int, limit: int) -> None:
+        self.the_window_passes()
+        self.claim(relay, limit, at_once=True)
+
+    @rule(outcome=st.sampled_from(OUTCOMES), once=st.booleans())
+    def settle_what_was_sent(self, outcome: Outcome, once: bool) -> None:
+        sent = [flight for flight in self.flights if flight.refused is None]
+        self._settle(sent[:1], outcome, once=once)
+
+    @rule(relay=st.integers(0, 1), limit=st.integers(2, 6), at_once=st.booleans())
+    def claim(self, relay: int, limit: int, at_once: bool) -> None:
         claimed = self.run(
             self.boxes[relay].claim(
-                LANE, limit=limit, lease=60.0, worker=f"r{relay}", policy=self.policies[relay]
+                LANE, limit=limit, lease=3600.0, worker=f"r{relay}", policy=self.policies[relay]
             )
         )
         begun = set()
-        for work in claimed.works:
+        for work in sorted(claimed.works, key=lambda work: work.id):
             key = digest_key(work.content)
             flight = Flight(work, relay, claimed.refused.get(work.id))
             if flight.refused is None:
@@ -169,14 +192,17 @@ class Digests(RuleBasedStateMachine):
                 flight.tells = {work.id, *(i for title, i in self.ids.items() if title in named)}
                 assert not flight.tells & self.canceled
             self.flights.append(flight)
+        if at_once:
+            self.settle_what_was_refused()
 
     @precondition(lambda self: self.flights)
-    @rule(pick=places, count=st.integers(1, 4), outcome=st.sampled_from(OUTCOMES), once=st.booleans())
+    @rule(
+        pick=places, count=st.integers(1, 4), outcome=st.sampled_from(OUTCOMES), once=st.booleans()
+    )
     def settle(self, pick: int, count: int, outcome: Outcome, once: bool) -> None:
         at = pick % len(self.flights)
         self._settle(self.flights[at : at + count], outcome, once=once)
 
-    @precondition(lambda self: any(flight.refused for flight in self.flights))
     @rule()
     def settle_what_was_refused(self) -> None:
         self._settle([flight for flight in self.flights if flight.refused], WELL)
@@ -192,7 +218,7 @@ class Digests(RuleBasedStateMachine):
 
     @rule(relay=st.integers(0, 1))
     def rescue(self, relay: int) -> None:
-        lost = self.run(self.boxes[relay].rescue(LANE, limit=50, lease=60.0, worker=f"r{relay}"))
+        lost = self.run(self.boxes[relay].rescue(LANE, limit=50, lease=3600.0, worker=f"r{relay}"))
         taken = {work.id for work in lost}
         stale = [flight for flight in self.flights if flight.work.id in taken]
         self.flights = [flight for flight in self.flights if flight.work.id not in taken]
@@ -200,8 +226,9 @@ class Digests(RuleBasedStateMachine):
             settlement = decide(flight.work, WELL, RETRY)
             box, policy = self.boxes[flight.relay], self.policies[flight.relay]
             assert self.run(box.settle([settlement], policy)) == set(), "its claim is lost"
-        again = [Flight(work, relay, Outcome.cut_short("lease_expired")) for work in lost]
-        self.flights += again
+        again = sorted(lost, key=lambda work: work.id)
+        cut_short = Outcome.cut_short("lease_expired")
+        self.flights += [Flight(work, relay, cut_short) for work in again]
 
     @rule()
     def the_window_passes(self) -> None:
@@ -212,7 +239,9 @@ class Digests(RuleBasedStateMachine):
     @rule()
     def time_passes(self) -> None:
         self.execute(
-            "UPDATE delivery SET next_retry_at = now() WHERE id IN (SELECT id FROM delivery"
+            # In the order of ids, so that a claim takes the same ones each time.
+            "UPDATE delivery SET next_retry_at = now() - interval '1 s' + id * interval '1 ms'"
+            " WHERE id IN (SELECT id FROM delivery"
             " WHERE status IN ('PENDING', 'FAILED') AND next_retry_at > now()"
             " FOR UPDATE SKIP LOCKED)"
         )
@@ -257,6 +286,7 @@ class Digests(RuleBasedStateMachine):
             [self._picked(pick)],
         )
 
+    @precondition(lambda self: self.holder is not None)
     @rule()
     def let_go(self) -> None:
         if self.holder is not None:
@@ -293,7 +323,7 @@ class Digests(RuleBasedStateMachine):
             self.rescue(relay=0)
             self._settle(list(self.flights), WELL)
             self.the_window_passes()
-            self.claim(relay=1, limit=40)
+            self.claim(relay=1, limit=40, at_once=True)
             self._settle(list(self.flights), WELL)
             rows = self.run(self.database.fetch("SELECT DISTINCT status FROM delivery"))
             if not {row[0] for row in rows} & {"PENDING", "PROCESSING", "FAILED"}:
@@ -346,7 +376,7 @@ def test_what_is_gathered_is_told_once_whatever_happens(database_url: str) -> No
     run_state_machine_as_test(
         Digests,
         settings=settings(
-            max_examples=40,
+            max_examples=30,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

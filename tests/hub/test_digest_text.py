@@ -87,15 +87,15 @@ async def test_the_others_are_seen_whatever_the_message_says(
                 "SLACK_WEBHOOK_URL": f"{sink.url}/hook",
                 "DISCORD_WEBHOOK_URL": f"{sink.url}/hook",
                 "TEAMS_WEBHOOK_URL": f"{sink.url}/hook",
-                "TELEGRAM_BOT_TOKEN": "1:" + "a" * 35,
+                "TELEGRAM_BOT_TOKEN": "123456789:AAF" + "a" * 32,
                 "TELEGRAM_API_URL": sink.url,
-                "TELEGRAM_CHAT_ID": "1",
             }
         )
         http = make_http(environment)
         channels = make_channels(environment, make_services(http))
         sink.answer(ANSWERS[name])
-        given = a_message(None, channel=name, title="title", message=own, payload=payload)
+        chat = "1" if name == "TELEGRAM" else None
+        given = a_message(chat, channel=name, title="title", message=own, payload=payload)
         assert can_carry(given)
 
         message = carrying(given, MANY)

@@ -146,7 +146,9 @@ class Intake:
                 if isinstance(asked, RequestError):
                     raise asked
                 preparing = partial(self._prepared, offer, asked, templates)
-                prepared.append(await asyncio.to_thread(preparing) if templates.any_stored else preparing())
+                prepared.append(
+                    await asyncio.to_thread(preparing) if templates.any_stored else preparing()
+                )
                 results.append(None)
             except RequestError as error:
                 results.append(await self._first_answer(tx, offer, asked) or error)

@@ -84,9 +84,7 @@ class OpenPolicy:
         """Record nothing."""
         return {}
 
-    async def on_settle(
-        self, tx: Transaction, settled: Sequence[Settlement[Any]]
-    ) -> Beside | None:
+    async def on_settle(self, tx: Transaction, settled: Sequence[Settlement[Any]]) -> Beside | None:
         """Record nothing."""
         return None
 
@@ -130,9 +128,7 @@ class _Combined:
             against.update(await policy.on_attempt(tx, rest) if rest else {})
         return against
 
-    async def on_settle(
-        self, tx: Transaction, settled: Sequence[Settlement[Any]]
-    ) -> Beside | None:
+    async def on_settle(self, tx: Transaction, settled: Sequence[Settlement[Any]]) -> Beside | None:
         found = [await policy.on_settle(tx, settled) for policy in self._policies]
         beside = [each for each in found if each is not None]
         if not beside:
