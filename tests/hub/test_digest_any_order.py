@@ -376,7 +376,7 @@ def test_what_is_gathered_is_told_once_whatever_happens(database_url: str) -> No
     run_state_machine_as_test(
         Digests,
         settings=settings(
-            max_examples=30,
+            max_examples=25,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
