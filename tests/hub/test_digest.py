@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -18,7 +20,7 @@ from allim.channels.channel import Channel, Message
 from allim.channels.registry import close_channels, make_channels, make_http, make_services
 from allim.database.pool import Connection, Database
 from allim.hub.delivery_box import DeliveryBox
-from allim.hub.digest import DigestPolicy, DigestSettings, digest_key
+from allim.hub.digest import TAKEN_AT_ONCE, DigestPolicy, DigestSettings, digest_key
 from allim.hub.operations import Operations
 from allim.hub.quiet_hours import KnownRules, QuietHoursPolicy
 from allim.hub.service import Hub
@@ -45,6 +47,21 @@ WINDOW = 3600.0
 async def sink() -> AsyncIterator[HttpSink]:
     async with HttpSink() as sink:
         yield sink
+
+
+MORE = """
+WITH made AS (
+    INSERT INTO delivery (notification_id, step, channel, payload, priority, status, max_attempts,
+                          attempts, error_code, next_retry_at)
+    SELECT notification_id, 'root', channel, jsonb_build_object('title', 'n' || n, 'message',
+           repeat('word ', 400)), priority, 'PENDING', max_attempts, 1, 'digest', next_retry_at
+      FROM delivery, generate_series(1, %(count)s) AS n WHERE id = %(carrier)s
+    RETURNING id)
+INSERT INTO digest_member (delivery_id, key)
+SELECT made.id, m.key FROM made, digest_member AS m WHERE m.delivery_id = %(carrier)s
+RETURNING delivery_id
+"""
+"""Many more that wait, with long texts."""
 
 
 class Desk:
@@ -352,6 +369,52 @@ async def test_others_wait_while_one_is_on_its_way_or_has_its_turn(desk: Desk) -
         "SELECT extract(epoch FROM next_at - now())::float8 FROM digest"
     )
     assert left > WINDOW / 2, "the window begins when the message has arrived"
+    assert {row[0] for row in (await desk.rows()).values()} == {"SUCCESS"}
+
+
+async def test_two_relays_that_claim_at_the_same_moment_send_one_of_a_key(
+    desk: Desk, database_url: str
+) -> None:
+    for n in range(40):
+        await desk.tell(f"n{n}", data={"digest_key": n % 3})
+    async with AsyncExitStack() as stack:
+        boxes = [
+            DeliveryBox(await stack.enter_async_context(Database(database_url))) for _ in range(4)
+        ]
+        claims = await asyncio.gather(
+            *(
+                box.claim("SLACK", limit=10, lease=60.0, worker="r", policy=DigestPolicy(WINDOW))
+                for box in boxes
+            )
+        )
+    sent = [
+        work.content.data["digest_key"]
+        for claim in claims
+        for work in claim.works
+        if work.id not in claim.refused
+    ]
+    assert sorted(sent) == [0, 1, 2]
+
+
+async def test_thousands_that_wait_are_told_by_one_message(desk: Desk) -> None:
+    hands = Hands(desk)
+    first = await desk.tell("first")
+    await hands.end(await hands.claim(), {first: Outcome.delivered()})
+    carrier = await desk.tell("carrier")
+    await hands.claim()
+    await desk.database.fetch(MORE, {"carrier": carrier, "count": 6000})
+    await desk.pass_the_window()
+    claim = await hands.claim()
+    (sent,) = hands.sent(claim)
+    (work,) = [work for work in claim.works if work.id == sent]
+    assert len(work.content.message or "") < 3000
+    await hands.end(claim, {sent: Outcome.delivered()})
+    ended = Counter(row[:2] for row in (await desk.rows()).values())
+    assert ended["SUCCESS", "digested"] >= TAKEN_AT_ONCE
+    for _ in range(2):
+        await desk.pass_the_window()
+        claim = await hands.claim()
+        await hands.end(claim, dict.fromkeys(hands.sent(claim), Outcome.delivered()))
     assert {row[0] for row in (await desk.rows()).values()} == {"SUCCESS"}
 
 

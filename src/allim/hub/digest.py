@@ -44,7 +44,7 @@ DIGESTED = "digested"
 ARRIVED = frozenset({Transition.COMPLETE, Transition.ACCEPT, Transition.HOLD})
 """Ends of a carrier that are the ends of what it carried; held is held: it may have arrived."""
 TAKEN_AT_ONCE = 5000
-"""How many the carriers of one claim take; what is left waits for the next."""
+"""How many a carrier takes (those of one claim, twice as many); the rest wait for the next."""
 UNFIT = frozenset({"ALIMTALK", "KAKAO", "SHEET", "SMS", "WEBHOOK"})
 """Channels where two deliveries cannot be told as one."""
 

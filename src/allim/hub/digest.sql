@@ -62,12 +62,16 @@ SELECT id, key, carrier_id, attempt
        carrier_attempt = coalesce(excluded.carrier_attempt, m.carrier_attempt), updated_at = now()
 
 -- name: forget_ended
--- What waits for a key no more: cancelled, expired, or the carrier of an earlier message.
--- Needs digest_member_key.
-DELETE FROM digest_member AS m
- WHERE m.key = ANY (%(keys)s::text[])
-   AND NOT EXISTS (SELECT FROM delivery AS d
-                    WHERE d.id = m.delivery_id AND d.status IN ('PENDING', 'PROCESSING', 'FAILED'))
+-- What waits for a key no more: cancelled, expired, or the carrier of an earlier message. Of the
+-- eldest only, since what ends does so in about that order. Needs digest_member_key.
+DELETE FROM digest_member WHERE delivery_id IN (
+    SELECT m.delivery_id
+      FROM unnest(%(keys)s::text[]) AS k (key)
+     CROSS JOIN LATERAL (SELECT delivery_id FROM digest_member
+                          WHERE key = k.key ORDER BY delivery_id LIMIT 1000) AS m
+     WHERE NOT EXISTS (
+         SELECT FROM delivery AS d
+          WHERE d.id = m.delivery_id AND d.status IN ('PENDING', 'PROCESSING', 'FAILED')))
 
 -- name: forget_idle
 -- Keys of long ago, not the one begun this moment, with what may still stand under them: it comes
@@ -86,16 +90,18 @@ DELETE FROM digest_member AS m USING idle WHERE m.key = idle.key
 -- is locked just now is left for the next message. Of its words no more than a line needs.
 -- Needs digest_member_key.
 WITH taken AS MATERIALIZED (
-    SELECT m.delivery_id AS id, o.carrier_id, o.attempt
+    SELECT waiting.id, o.carrier_id, o.attempt
       FROM unnest(%(keys)s::text[], %(carriers)s::bigint[], %(attempts)s::int[])
         AS o (key, carrier_id, attempt)
-      JOIN digest_member AS m ON m.key = o.key
-      JOIN delivery AS d ON d.id = m.delivery_id
-     WHERE d.status = 'PENDING' AND d.canceled_at IS NULL
-       AND (d.expires_at IS NULL OR d.expires_at > now())
-     ORDER BY m.delivery_id
-     LIMIT %(most)s
-       FOR NO KEY UPDATE OF d SKIP LOCKED
+     CROSS JOIN LATERAL (
+         SELECT d.id
+           FROM digest_member AS m JOIN delivery AS d ON d.id = m.delivery_id
+          WHERE m.key = o.key AND d.status = 'PENDING' AND d.canceled_at IS NULL
+            AND (d.expires_at IS NULL OR d.expires_at > now())
+          ORDER BY m.delivery_id
+          LIMIT %(most)s
+            FOR NO KEY UPDATE OF d SKIP LOCKED) AS waiting
+     LIMIT 2 * %(most)s
 ), put_off AS (
     UPDATE delivery AS d
        SET next_retry_at = now() + %(window)s * interval '1 second', updated_at = now()
