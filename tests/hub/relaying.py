@@ -14,6 +14,7 @@ from allim.database.pool import Database
 from allim.hub.delivery_box import DeliveryBox
 from allim.relay.lane import Lane
 from allim.relay.limits import RelayLimits
+from allim.relay.observer import Observer, Silence
 from allim.relay.policy import ChannelPolicy
 from allim.relay.relay import Relay
 from allim.relay.wake import WakeSignal
@@ -24,14 +25,20 @@ PATIENCE_SECONDS = 60.0
 
 @asynccontextmanager
 async def relaying(
-    database: Database, channel: Channel, policy: ChannelPolicy[Message], **limits: Any
+    database: Database,
+    channel: Channel,
+    policy: ChannelPolicy[Message],
+    observer: Observer | None = None,
+    **limits: Any,
 ) -> AsyncIterator[None]:
     """A relay of one channel, until the end of the block."""
+    observer = observer or Silence()
     usual: dict[str, Any] = {"poll_max": 0.1, "poll_max_deaf": 0.1, "expire_every": 0.1}
     relay = Relay(
-        DeliveryBox(database),
+        DeliveryBox(database, beside=observer.settled),
         [Lane(channel.name, channel, policy)],
         wake=WakeSignal(),
+        observer=observer,
         limits=RelayLimits(**{**usual, **limits}),
     )
     running = asyncio.create_task(relay.run())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -11,10 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allim.channels.channel import Channel
+from allim.channels.channel import Channel, Message
 from allim.database.pool import Connection, Database
-from allim.hub.quiet_hours import KnownRules, QuietHoursPolicy, Rule, rules_for
+from allim.hub.delivery_box import DeliveryBox
+from allim.hub.quiet_hours import SQL, KnownRules, QuietHoursPolicy, Rule, rules_for
 from allim.hub.quiet_times import EVERY_DAY, QuietTimes, moment_of, quiet_until
+from allim.relay.box import Claim
+from allim.relay.retry import RetryPolicy
+from allim.relay.settlement import decide
 from tests.hub.conftest import NOTIFICATION, Api
 from tests.hub.relaying import relaying, until
 
@@ -225,6 +230,103 @@ async def test_what_waits_for_a_window_goes_when_that_is_removed(
             return {(await first_delivery(api, each))["status"] for each in ids} == {"SUCCESS"}
 
         await until(all_is_sent, "what waited")
+
+
+ASLEEP = "SELECT next_retry_at > now() + interval '1 minute' FROM delivery WHERE status = 'PENDING'"
+
+
+class Night:
+    """A relay taken apart, at night."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.box = DeliveryBox(database)
+        self.policy = QuietHoursPolicy("LOG", KnownRules(), at_night)
+
+    async def claim(self) -> Claim[Message]:
+        claim = await self.box.claim(
+            "LOG", limit=10, lease=60.0, worker="night", policy=self.policy
+        )
+        assert set(claim.refused) == {work.id for work in claim.works} != set()
+        return claim
+
+    async def settle(self, claim: Claim[Message]) -> None:
+        settlements = [decide(w, claim.refused[w.id], RetryPolicy()) for w in claim.works]
+        assert await self.box.settle(settlements, self.policy) == set(claim.refused)
+
+    async def sleeps(self) -> list[bool]:
+        return [row[0] for row in await self.database.fetch(ASLEEP)]
+
+
+async def test_what_was_claimed_before_a_window_was_removed_does_not_sleep(
+    api: Api, database: Database
+) -> None:
+    window = (await api.post("/quiet-hours", json={**NIGHT, "channel": "LOG"})).json
+    await api.create(to_log())
+    night = Night(database)
+    claim = await night.claim()
+    await api.call("DELETE", f"/quiet-hours/{window['id']}")
+    await night.settle(claim)
+    assert await night.sleeps() == [False]
+
+
+async def test_what_was_claimed_before_a_window_was_shortened_sleeps_till_its_new_end(
+    api: Api, database: Database
+) -> None:
+    await api.post("/quiet-hours", json={**NIGHT, "channel": "LOG"})
+    await api.create(to_log(tenant_id=7))
+    night = Night(database)
+    claim = await night.claim()
+    # A tenant's own window holds in place of everybody's: at half past eleven it is over at 0:00.
+    mine = {**NIGHT, "channel": "LOG", "tenant_id": 7, "until": "00:00"}
+    assert (await api.post("/quiet-hours", json=mine)).status == 201
+    await night.settle(claim)
+    ((minutes,),) = await database.fetch(
+        "SELECT extract(epoch FROM next_retry_at - now())::float8 / 60 FROM delivery"
+    )
+    assert 25 < minutes <= 30
+
+
+async def test_what_is_put_off_while_windows_change_is_judged_anew(
+    api: Api, database: Database, database_url: str
+) -> None:
+    window = (await api.post("/quiet-hours", json={**NIGHT, "channel": "LOG"})).json
+    await api.create(to_log())
+    night = Night(database)
+    claim = await night.claim()
+    async with Database(database_url) as other, other.transaction() as tx:
+        # As far as a removal has come that has seen what waits, and is not committed.
+        await tx.execute(SQL["lock_change"])
+        await tx.execute("DELETE FROM quiet_hours WHERE id = %s", [window["id"]])
+        await night.settle(claim)
+    assert await night.sleeps() == [False]
+
+
+async def test_a_removal_waits_for_what_is_being_put_off_and_for_what_is_locked(
+    api: Api, database: Database, database_url: str
+) -> None:
+    window = (await api.post("/quiet-hours", json={**NIGHT, "channel": "LOG"})).json
+    for _ in range(2):
+        await api.create(to_log())
+    night = Night(database)
+    await night.settle(await night.claim())
+    assert await night.sleeps() == [True, True]
+    async with Database(database_url) as other:
+        async with other.transaction() as tx:
+            # Somebody who looks at one and leaves it as it is, as a retry that is refused does.
+            await tx.execute("SELECT FROM delivery ORDER BY id LIMIT 1 FOR NO KEY UPDATE")
+            removing = asyncio.create_task(api.call("DELETE", f"/quiet-hours/{window['id']}"))
+
+            async def it_waits() -> bool:
+                rows = await database.fetch(
+                    "SELECT FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND wait_event_type = 'Lock'"
+                )
+                return bool(rows)
+
+            await until(it_waits, "the removal to wait for the lock")
+        assert (await removing).status == 204
+    assert await night.sleeps() == [False, False]
 
 
 async def test_without_windows_a_lane_is_not_slowed(database: Database) -> None:

@@ -109,13 +109,14 @@ def _relay(base: Foundation, only: Sequence[str]) -> Relay[Message]:
         level = logging.INFO if configured.mode == "live" else logging.WARNING
         log.log(level, "channel %s is %s: %s", lane.name, configured.mode, configured.detail)
     base.watch.relays(chosen)
+    observer = base.watch.observer(base.worker)
     return Relay(
-        DeliveryBox(base.database, wake=base.wakes),
+        DeliveryBox(base.database, wake=base.wakes, beside=observer.settled),
         lanes,
         wake=base.signal,
         limits=limits,
         rates=SharedRates(base.database),
-        observer=base.watch.observer(base.worker),
+        observer=observer,
         worker=base.worker,
     )
 
@@ -139,5 +140,5 @@ def _lane(name: str, base: Foundation, quiet: KnownRules) -> Lane[Message]:
     digest = base.environment.read(DigestSettings)
     if name in digest.channels():
         # Last: whoever opens a window must be going to be sent.
-        policies.append(DigestPolicy(digest.digest_window_seconds, base.wakes))
+        policies.append(DigestPolicy(digest.digest_window_seconds))
     return Lane(name, channel, combine(policies))

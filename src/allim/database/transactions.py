@@ -8,6 +8,7 @@ here ever begins, commits or rolls back.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import re
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterator, Sequence
@@ -47,14 +48,26 @@ class Ask:
     batch: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reckoning:
+    """Work between two statements that takes a while: it is answered with what `call` returns."""
+
+    call: Callable[[], Any]
+
+
 Conversation = Generator[Ask, Rows, Result]
 """What is to be said to a database, by whoever holds the connection, sync or async."""
+Deliberation = Generator[Ask | Reckoning, Any, Result]
+"""A conversation with some reckoning in between."""
 
 
 def converse(
-    tx: Any, begin: Callable[[], Conversation[Result]], *, on_failure: OnFailure | None = None
+    tx: Any, begin: Callable[[], Deliberation[Result]], *, on_failure: OnFailure | None = None
 ) -> Result | Awaitable[Result]:
     """Lead a conversation in the caller's transaction: its result, awaitable where `tx` is async.
+
+    Reckonings run in the caller's thread; where `tx` is async in another one, so that its event
+    loop goes on meanwhile.
 
     A session's own pending changes are flushed first; what goes wrong with those is raised as
     it is. What goes wrong with our statements is raised as `on_failure` makes it.
@@ -69,7 +82,8 @@ def converse(
     try:
         ask = next(conversation)
         while True:
-            ask = conversation.send(execute(ask))
+            answer = ask.call() if isinstance(ask, Reckoning) else execute(ask)
+            ask = conversation.send(answer)
     except StopIteration as end:
         result: Result = end.value
         return result
@@ -118,12 +132,15 @@ def _on_commit(session: Any) -> None:
 
 
 async def _converse_async(
-    execute: Callable[[Ask], Awaitable[Rows]], conversation: Conversation[Result]
+    execute: Callable[[Ask], Awaitable[Rows]], conversation: Deliberation[Result]
 ) -> Result:
     try:
         ask = next(conversation)
         while True:
-            ask = conversation.send(await execute(ask))
+            if isinstance(ask, Reckoning):
+                ask = conversation.send(await asyncio.to_thread(ask.call))
+            else:
+                ask = conversation.send(await execute(ask))
     except StopIteration as end:
         result: Result = end.value
         return result

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 from uuid import uuid4
 
@@ -28,11 +29,14 @@ from allim.hub.settling import (
 )
 from allim.relay.box import Backlog, Claim, LeaseKeeper
 from allim.relay.low_water import LowWaterMarks, Snapshot
+from allim.relay.observer import Settled as Told
 from allim.relay.outcomes import Outcome
-from allim.relay.policy import ChannelPolicy
+from allim.relay.policy import Beside, ChannelPolicy
 from allim.relay.rates import RESERVED
 from allim.relay.settlement import Settlement, Transition
 from allim.relay.work import Work
+
+log = logging.getLogger("allim.hub")
 
 PRIORITIES = 3
 RESCAN_SECONDS = 60.0
@@ -42,6 +46,7 @@ RECEIPT_PATIENCE_SECONDS = 72 * 3600.0
 NOTHING: Mapping[str, Any] = {}
 
 Wake: TypeAlias = Callable[[Collection[str]], None]
+TellBeside: TypeAlias = Callable[[str, Sequence[Told]], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -54,14 +59,21 @@ class ClaimedDelivery(Work[Message]):
 class DeliveryBox:
     """Deliveries in PostgreSQL, by channel. Implements relay.box.Box.
 
-    `wake` is told the channels where a settle left new work.
+    `wake` is told the channels where a settle left new work; `beside`, as an observer is, what
+    policies have settled of their own accord.
     """
 
     def __init__(
-        self, database: Database, *, wake: Wake = lambda _: None, clock: Clock = SYSTEM_CLOCK
+        self,
+        database: Database,
+        *,
+        wake: Wake = lambda _: None,
+        beside: TellBeside = lambda _lane, _batch: None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._database = database
         self._wake = wake
+        self._beside = beside
         self._clock = clock
         self._marks: dict[str, LowWaterMarks] = {}
 
@@ -139,13 +151,25 @@ class DeliveryBox:
         if joining is None and not families and not accepting:
             answers = await self._database.run_pinned(STATEMENTS["settle"], rows.parameters())
             return read_settled(answers).landed
+        beside: Beside | None = None
         async with self._database.transaction(pinned=True) as tx:
             settled = await settle_families(tx, rows, families)
             if joining is not None:
                 landed = [s for s in settlements if s.work.id in settled.landed]
-                await joining.on_settle(tx, landed)
-        self._wake_lanes(settled)
+                beside = await joining.on_settle(tx, landed)
+        lanes = {*settled.lanes, *(beside.lanes if beside is not None else ())}
+        self._wake_lanes(replace(settled, lanes=lanes))
+        if beside is not None and beside.settlements:
+            self._tell_beside(beside.settlements)
         return settled.landed
+
+    def _tell_beside(self, settlements: Sequence[Settlement[Message]]) -> None:
+        lane = settlements[0].work.content.channel
+        try:
+            self._beside(lane, [Told(each, "", 0.0, landed=True) for each in settlements])
+        except Exception:
+            # The observer's boundary: what is committed has landed, whoever fails to count it.
+            log.exception("what a settle on lane %s ended beside could not be told", lane)
 
     async def record_provider_id(self, works: Sequence[Work[Message]], provider_id: str) -> bool:
         """Store a provider's id on running attempts; False unless all claims are still ours."""

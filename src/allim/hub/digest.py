@@ -5,16 +5,19 @@ carries all that wait. They end when their carrier has arrived, in the transacti
 and tell whose message they were part of. Whatever becomes of a carrier, what it carried still
 waits for another one: nothing hangs on it.
 
+A window begins when its message has arrived; while one is on its way, others of its key wait.
 Keys are locked in the claiming transaction and all is written in it or in the settling one, so
-relays on any number of machines share one window, and a kill leaves nothing half told.
+relays on any number of machines share one window, and a kill leaves nothing half told. What a
+carrier has with it belongs to that attempt of it: another attempt tells of others.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import uuid4
 
 from pydantic import Field, field_validator
@@ -27,7 +30,8 @@ from allim.database.statements import Statements
 from allim.hub.digest_text import Carried, can_carry, carrying
 from allim.hub.settling import SettleRows, array_literal, settle_families
 from allim.relay.outcomes import Outcome
-from allim.relay.policy import OpenPolicy
+from allim.relay.policy import Beside, OpenPolicy
+from allim.relay.rates import RESERVED
 from allim.relay.settlement import Settlement, Transition
 from allim.relay.work import Work
 
@@ -39,6 +43,8 @@ DIGESTED = "digested"
 """How a delivery ended that another one carried."""
 ARRIVED = frozenset({Transition.COMPLETE, Transition.ACCEPT, Transition.HOLD})
 """Ends of a carrier that are the ends of what it carried; held is held: it may have arrived."""
+TAKEN_AT_ONCE = 5000
+"""How many a carrier takes (those of one claim, twice as many); the rest wait for the next."""
 UNFIT = frozenset({"ALIMTALK", "KAKAO", "SHEET", "SMS", "WEBHOOK"})
 """Channels where two deliveries cannot be told as one."""
 
@@ -85,50 +91,58 @@ class _Plan:
     """What becomes of the works of a claim."""
 
     against: dict[int, Outcome] = field(default_factory=dict)
-    waiting: list[tuple[int, str, int | None]] = field(default_factory=list)
+    waiting: list[tuple[int, str, int | None, int | None]] = field(default_factory=list)
     carriers: dict[str, Work[Message]] = field(default_factory=dict)
     carried: dict[int, list[Carried]] = field(default_factory=lambda: defaultdict(list))
 
-    def wait(self, work: Work[Message], key: str, seconds: float, carrier: int | None) -> None:
+    def wait(
+        self, work: Work[Message], key: str, seconds: float, carrier: Work[Message] | None
+    ) -> None:
         words = "waits to be told with the next message of its kind"
         self.against[work.id] = Outcome.snooze(WAITS, seconds, words)
         # What is bound to a condition is asked about it on its own turn, so it is never carried.
-        if not work.content.guard:
-            self.waiting.append((work.id, key, carrier))
-            if carrier is not None:
-                content = work.content
-                self.carried[carrier].append(
-                    Carried(work.id, content.title, content.message, content.type)
-                )
+        if work.content.guard:
+            return
+        if carrier is None:
+            self.waiting.append((work.id, key, None, None))
+            return
+        self.waiting.append((work.id, key, carrier.id, carrier.attempt_no))
+        content = work.content
+        one = Carried(work.id, content.title, content.message, content.type)
+        self.carried[carrier.id].append(one)
 
 
 class DigestPolicy(OpenPolicy):
     """Lets one message of a key through in a window; it carries those that wait."""
 
-    def __init__(
-        self, window: float, wake: Callable[[Collection[str]], None] = lambda _: None
-    ) -> None:
+    def __init__(self, window: float) -> None:
         self._window = window
-        self._wake = wake
 
     async def on_attempt(
         self, tx: Connection, batch: Sequence[Work[Message]]
     ) -> Mapping[int, Outcome]:
         """Snooze all but one of a key; give that one the others to carry."""
+        keys = {work.id: digest_key(work.content) for work in batch}
+        cursor = await tx.execute(SQL["lock_keys"], {"keys": sorted(set(keys.values()))})
+        rows = await cursor.fetchall()
+        plan = _Plan(await _judged(tx, batch))
         by_key: dict[str, list[Work[Message]]] = defaultdict(list)
         for work in sorted(batch, key=lambda work: work.id):
-            by_key[digest_key(work.content)].append(work)
-        rows = await (await tx.execute(SQL["lock_keys"], {"keys": sorted(by_key)})).fetchall()
-        plan = _Plan()
+            if work.id not in plan.against:
+                by_key[keys[work.id]].append(work)
+        coming = await _still_to_come(
+            tx, {carrier for _, carrier, wait, _ in rows if carrier is not None and wait <= 0}
+        )
         for key, last_carrier, wait, _ in rows:
-            self._plan(plan, key, by_key[key], last_carrier, wait)
+            longer = min(coming.get(last_carrier, 0.0), self._window)
+            self._plan(plan, key, by_key[key], last_carrier, max(wait, longer))
         if any(is_new for *_, is_new in rows):
             await tx.execute(SQL["forget_idle"])
         if plan.waiting:
-            ids, keys, carriers = zip(*sorted(plan.waiting), strict=True)
+            ids, of_keys, carriers, attempts = map(list, zip(*sorted(plan.waiting), strict=True))
             await tx.execute(
                 SQL["wait"],
-                {"ids": list(ids), "keys": list(keys), "carriers": list(carriers)},
+                {"ids": ids, "keys": of_keys, "carriers": carriers, "attempts": attempts},
             )
         if plan.carriers:
             await self._open(tx, plan)
@@ -145,13 +159,13 @@ class DigestPolicy(OpenPolicy):
         # The last carrier comes again where its call failed or its relay died: nothing of its
         # window was used.
         again = next((work for work in works if work.id == last_carrier), None)
-        carrier = again or (works[0] if wait <= 0 else None)
+        carrier = again or (works[0] if works and wait <= 0 else None)
         if carrier is None:
             for work in works:
                 plan.wait(work, key, wait, None)
             return
         plan.carriers[key] = carrier
-        takes = carrier.id if can_carry(carrier.content) else None
+        takes = carrier if can_carry(carrier.content) else None
         for work in works:
             if work is not carrier:
                 plan.wait(work, key, self._window, takes)
@@ -166,7 +180,9 @@ class DigestPolicy(OpenPolicy):
         taking = {
             "keys": roomy,
             "carriers": [plan.carriers[key].id for key in roomy],
+            "attempts": [plan.carriers[key].attempt_no for key in roomy],
             "window": self._window,
+            "most": TAKEN_AT_ONCE,
         }
         for carrier, identity, title, message, type_ in await (
             await tx.execute(SQL["take"], taking)
@@ -180,29 +196,89 @@ class DigestPolicy(OpenPolicy):
         """Where anything arrived: it may have carried others."""
         return any(settlement.transition in ARRIVED for settlement in settlements)
 
-    async def on_settle(self, tx: Connection, settled: Sequence[Settlement[Message]]) -> None:
-        """What a message carried has arrived with it."""
-        ends = {one.work.id: one.transition for one in settled if one.transition in ARRIVED}
-        cursor = await tx.execute(SQL["carried"], {"carriers": sorted(ends)})
-        rows = await cursor.fetchall()
-        if not rows:
-            return
-        ids = [row[0] for row in rows]
-        token = str(uuid4())
-        await tx.execute(SQL["attempt"], {"ids": array_literal(ids), "token": token})
-        settling = SettleRows()
-        for identity, carrier, _ in rows:
-            words = f"carried by delivery {carrier}"
-            if ends[carrier] is Transition.HOLD:
-                end, outcome = Transition.HOLD, Outcome.unknown(DIGESTED, words)
-            else:
-                end, outcome = Transition.COMPLETE, Outcome.delivered(DIGESTED, detail=words)
-            settling.add(identity, token, end, outcome, code=DIGESTED)
-        family = await settle_families(tx, settling, {row[2] for row in rows})
-        await tx.execute(SQL["forget_carried"], {"ids": array_literal(ids)})
-        await tx.execute(
-            SQL["note_carried"],
-            {"carriers": array_literal([row[1] for row in rows]), "ids": array_literal(ids)},
-        )
-        if family.lanes:
-            self._wake(family.lanes)
+    async def on_settle(
+        self, tx: Connection, settled: Sequence[Settlement[Message]]
+    ) -> Beside | None:
+        """Begin the windows of what has arrived; what it carried has arrived with it."""
+        arrived = {one.work.id: one for one in settled if one.transition in ARRIVED}
+        if not arrived:
+            return None
+        done = sorted(arrived)
+        sent = {i: one for i, one in arrived.items() if one.outcome.code != DIGESTED}
+        rows: Sequence[Any] = ()
+        if sent:
+            keys = sorted({digest_key(one.work.content) for one in sent.values()})
+            named = {"keys": keys, "carriers": list(sent), "window": self._window}
+            await tx.execute(SQL["arrive"], named)
+            cursor = await tx.execute(SQL["carried"], {"carriers": sorted(sent)})
+            rows = await cursor.fetchall()
+        await tx.execute(SQL["forget"], {"ids": done + [row[0] for row in rows]})
+        return await _end(tx, rows, {i: one.transition for i, one in sent.items()})
+
+
+async def _judged(tx: Connection, batch: Sequence[Work[Message]]) -> dict[int, Outcome]:
+    """What is not to be told any more, and how it ends."""
+    rows = await tx.execute(SQL["judged"], {"ids": [work.id for work in batch]})
+    against: dict[int, Outcome] = {}
+    for identity, carrier, held in await rows.fetchall():
+        if carrier is None:
+            # Settled so, what is marked as cancelled ends as that.
+            against[identity] = Outcome.snooze(WAITS, 0.0, "was cancelled while it waited")
+        else:
+            end = Transition.HOLD if held else Transition.COMPLETE
+            against[identity] = _told(carrier, end)
+    return against
+
+
+async def _still_to_come(tx: Connection, carriers: set[int]) -> Mapping[int | None, float]:
+    if not carriers:
+        return {}
+    named = {"carriers": sorted(carriers), "reserved": RESERVED}
+    return dict(await (await tx.execute(SQL["still_to_come"], named)).fetchall())
+
+
+async def _end(
+    tx: Connection, rows: Sequence[Any], ends: Mapping[int, Transition]
+) -> Beside | None:
+    """Settle what carriers had with them as they themselves ended."""
+    if not rows:
+        return None
+    ids = array_literal([row[0] for row in rows])
+    token = str(uuid4())
+    await tx.execute(SQL["attempt"], {"ids": ids, "token": token})
+    settlements = [_settlement(row, token, ends[row[1]]) for row in rows]
+    families = {one.work.content.notification_id for one in settlements}
+    settled = await settle_families(tx, SettleRows.of_claims(settlements), families)
+    carriers = array_literal([row[1] for row in rows])
+    await tx.execute(SQL["note_carried"], {"carriers": carriers, "ids": ids})
+    landed = [one for one in settlements if one.work.id in settled.landed]
+    return Beside(landed, settled.lanes)
+
+
+def _settlement(row: Sequence[Any], token: str, end: Transition) -> Settlement[Message]:
+    identity, carrier, attempt, retries, most, rescues, channel, tenant, *of_notification = row
+    notification, type_, source, created_at, traceparent = of_notification
+    content = Message(
+        delivery_id=identity,
+        notification_id=notification,
+        channel=channel,
+        recipient=None,
+        title=None,
+        message=None,
+        type=type_,
+        source=source,
+        data={},
+        payload={},
+        created_at=created_at,
+        tenant_id=tenant,
+        traceparent=traceparent,
+    )
+    work = Work(identity, token, attempt, retries, most, rescues, 0.0, content)
+    return Settlement(work, _told(carrier, end), end, code=DIGESTED)
+
+
+def _told(carrier: int, end: Transition) -> Outcome:
+    words = f"carried by delivery {carrier}"
+    if end is Transition.HOLD:
+        return Outcome.unknown(DIGESTED, words)
+    return Outcome.delivered(DIGESTED, detail=words)

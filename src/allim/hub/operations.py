@@ -66,6 +66,7 @@ class Operations:
             marked = await _one(tx, SQL["mark_canceled"], id=notification, tenant=tenant)
             if marked is None:
                 raise NotFound("notification_not_found", f"there is no notification {notification}")
+            await tx.execute(SQL["lock_cancelable"], {"id": notification})
             canceled = await (
                 await tx.execute(SQL["cancel_deliveries"], {"id": notification})
             ).fetchall()

@@ -6,22 +6,32 @@ UPDATE notification
  WHERE id = %(id)s AND (CAST(%(tenant)s AS bigint) IS NULL OR tenant_id = %(tenant)s)
 RETURNING id
 
--- name: cancel_deliveries
+-- name: lock_cancelable
 -- A second statement, so a new snapshot: it sees what was settled while the first one waited.
--- What is under way goes on, but is marked: if it fails it is not tried again.
+SELECT id FROM delivery
+ WHERE notification_id = %(id)s AND status IN ('PENDING', 'FAILED', 'PROCESSING')
+ ORDER BY id
+   FOR NO KEY UPDATE
+
+-- name: cancel_deliveries
+-- A third, once they are locked, as no carrier of a digest can take them any more. What is under
+-- way, by itself or with a carrier, goes on, but is marked: if it fails it is not tried again.
 WITH cancelable AS MATERIALIZED (
-    SELECT id, status FROM delivery
-     WHERE notification_id = %(id)s AND status IN ('PENDING', 'FAILED', 'PROCESSING')
-     ORDER BY id
-       FOR NO KEY UPDATE),
+    SELECT d.id, d.status = 'PROCESSING' OR EXISTS (
+               SELECT FROM digest_member AS m
+                 JOIN delivery AS c ON c.id = m.carrier_id AND c.attempts = m.carrier_attempt
+                WHERE m.delivery_id = d.id
+                  AND c.status IN ('PROCESSING', 'SUCCESS', 'ACCEPTED', 'HELD')) AS under_way
+      FROM delivery AS d
+     WHERE d.notification_id = %(id)s AND d.status IN ('PENDING', 'FAILED', 'PROCESSING')),
 marked AS (
     UPDATE delivery d SET canceled_at = now(), updated_at = now()
       FROM cancelable
-     WHERE d.id = cancelable.id AND cancelable.status = 'PROCESSING')
+     WHERE d.id = cancelable.id AND cancelable.under_way)
 UPDATE delivery d
    SET status = 'CANCELED', canceled_at = now(), next_retry_at = NULL, updated_at = now()
   FROM cancelable
- WHERE d.id = cancelable.id AND cancelable.status <> 'PROCESSING'
+ WHERE d.id = cancelable.id AND NOT cancelable.under_way
 RETURNING d.id
 
 -- name: lines_of

@@ -23,12 +23,15 @@ from allim.hub.quiet_times import EVERY_DAY, QuietTimes, quiet_until
 from allim.hub.views import Moment, Page
 from allim.relay.outcomes import Outcome
 from allim.relay.policy import OpenPolicy
+from allim.relay.settlement import Settlement
 from allim.relay.work import Work
 
 SQL = Statements.load("allim.hub", "quiet_hours.sql")
 
 KEPT_SECONDS = 5.0
 """How long a relay goes by the rules that it has read."""
+CHANGING_SECONDS = 1.0
+"""After which what was put off while windows changed is judged anew."""
 CODE = "quiet_hours"
 
 
@@ -114,6 +117,7 @@ class QuietHoursBook:
         What waits for the end of another one is judged anew: this one may go before it.
         """
         async with self._database.transaction() as tx:
+            await tx.execute(SQL["lock_change"])
             cursor = await tx.execute(
                 _statement("add"),
                 {
@@ -140,6 +144,7 @@ class QuietHoursBook:
     async def remove(self, identity: int, *, own: int | None, actor: str) -> None:
         """Remove a window: what waits for its end is judged anew at once. Raises NotFound."""
         async with self._database.transaction() as tx:
+            await tx.execute(SQL["lock_change"])
             cursor = await tx.execute(SQL["remove"], {"id": identity, "tenant": own})
             removed = await cursor.fetchone()
             if removed is None:
@@ -260,7 +265,42 @@ class QuietHoursPolicy(OpenPolicy):
         if not any(self._waits(known, batch, now).values()):
             return {}
         # By what holds now: a window that is gone must not put anything off till its end.
-        waits = self._waits(await self._rules.read(tx), batch, now)
+        return await self._snoozes(tx, batch, await self._rules.read(tx), now)
+
+    def joins_settle(self, settlements: Sequence[Settlement[Message]]) -> bool:
+        """Where anything was put off by a window."""
+        return any(settlement.code == CODE for settlement in settlements)
+
+    async def on_settle(self, tx: Connection, settled: Sequence[Settlement[Message]]) -> None:
+        """Put off till when holds now: windows may have changed since the claim.
+
+        Whoever changes them wakes what it finds waiting, and this was not yet to be found.
+        """
+        held = {one.work.id: one for one in settled if one.code == CODE}
+        if not held:
+            return
+        row = await (await tx.execute(SQL["no_change"])).fetchone()
+        if row is None or not row[0]:
+            waits = dict.fromkeys(held, CHANGING_SECONDS)
+        else:
+            works = [one.work for one in held.values()]
+            rules, now = await self._rules.read(tx), await self._now(tx)
+            snoozes = await self._snoozes(tx, works, rules, now)
+            waits = {
+                work.id: (snoozes[work.id].retry_after or 0.0) if work.id in snoozes else 0.0
+                for work in works
+            }
+        changed = {"ids": list(waits), "seconds": list(waits.values()), "code": CODE}
+        await tx.execute(SQL["wait"], changed)
+
+    async def _snoozes(
+        self,
+        tx: Connection,
+        batch: Sequence[Work[Message]],
+        rules: Sequence[Rule],
+        now: datetime,
+    ) -> Mapping[int, Outcome]:
+        waits = self._waits(rules, batch, now)
         held = [work for work in batch if work.content.tenant_id in waits]
         if not held:
             return {}

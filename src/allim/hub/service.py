@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal, Required, TypedDict, Unpack, overload
 
 import psycopg
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from allim.base.errors import IdempotencyMismatch, InvalidRequest
 from allim.base.validation import invalid_body
 from allim.channels.channel import Channel
-from allim.database.transactions import Conversation, converse
+from allim.database.transactions import Conversation, Deliberation, Reckoning, converse
 from allim.database.waking import wake_after_commit
 from allim.hub.creation import Created, Prepared, create, first_answer, prepare, templates_of
 from allim.hub.model import NotificationRequest
@@ -63,7 +64,10 @@ class Hub:
         Never commits. Relays find the work by themselves; where the process is `waking` them,
         sessions of SQLAlchemy and Django's connections wake them with their commit.
 
-        A stored template that a delivery names is looked up in the same transaction.
+        A stored template that a delivery names is looked up in the same transaction, which stays
+        open while it is compiled and rendered: within the limits of `POST /notifications` (0.25 s
+        of CPU a rendering, 20 s a notification), and where `tx` is async in a thread, so that the
+        caller's event loop goes on meanwhile. `fields` must not be changed until it is done.
 
         Raises NotInTransaction, InvalidRequest with every problem, IdempotencyMismatch. A
         taken row key is the driver's own unique violation: it has ended the transaction.
@@ -88,16 +92,21 @@ class Hub:
 
         if wanted := templates_of(request):
 
-            def rendered() -> Conversation[Created]:
-                templates = yield from self._templates.look_up(wanted)
+            def judged(templates: Templates) -> Prepared | InvalidRequest:
                 try:
-                    ready = prepared(templates)
-                except InvalidRequest:
+                    return prepared(templates)
+                except InvalidRequest as error:
+                    return error
+
+            def rendered() -> Deliberation[Created]:
+                templates = yield from self._templates.look_up(wanted)
+                ready: Prepared | InvalidRequest = yield Reckoning(partial(judged, templates))
+                if isinstance(ready, InvalidRequest):
                     found = yield from first_answer(
                         request, tenant_id=None, idempotency_key=idempotency_key
                     )
                     if found is None:
-                        raise
+                        raise ready
                     return found
                 return (yield from _create_one(ready))
 

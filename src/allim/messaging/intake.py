@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -89,8 +90,11 @@ class Intake:
             tenants = await _senders(connection, [offer.job])
         request = self._requested(offer, tenants)
         templates = await self._templates.find(self._database, templates_of(request))
+        preparing = partial(self._prepared, offer, request, templates)
+        # In a thread where there are templates: a costly one must hold up nobody else.
+        prepared = await asyncio.to_thread(preparing) if templates.any_stored else preparing()
         try:
-            return await coalescer.store(self._prepared(offer, request, templates))
+            return await coalescer.store(prepared)
         except IdempotencyMismatch:
             raise JobIdReused(offer.job.job_id or "") from None
 
@@ -141,7 +145,10 @@ class Intake:
             try:
                 if isinstance(asked, RequestError):
                     raise asked
-                prepared.append(self._prepared(offer, asked, templates))
+                preparing = partial(self._prepared, offer, asked, templates)
+                prepared.append(
+                    await asyncio.to_thread(preparing) if templates.any_stored else preparing()
+                )
                 results.append(None)
             except RequestError as error:
                 results.append(await self._first_answer(tx, offer, asked) or error)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from allim.relay.outcomes import Outcome
@@ -11,6 +12,17 @@ from allim.relay.work import Content, Work
 
 Transaction = Any
 """The box's own transaction: a psycopg AsyncConnection for PostgreSQL boxes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a policy has settled of its own accord, beside what it was told of.
+
+    The box tells of it once the transaction is committed; `lanes` are where that left new work.
+    """
+
+    settlements: Sequence[Settlement[Any]] = ()
+    lanes: Collection[str] = ()
 
 
 class ChannelPolicy(Protocol[Content]):
@@ -36,11 +48,14 @@ class ChannelPolicy(Protocol[Content]):
     ) -> Mapping[int, Outcome]:
         """Inside the claiming transaction: what must be on record if the attempt is."""
 
-    async def on_settle(self, tx: Transaction, settled: Sequence[Settlement[Content]]) -> None:
+    async def on_settle(
+        self, tx: Transaction, settled: Sequence[Settlement[Content]]
+    ) -> Beside | None:
         """Inside the settling transaction, for those settlements that landed.
 
         What the box made of them may differ from what was decided: a receipt that came before
         wins, and what was cancelled is not tried again. Whoever must know reads it there.
+        Answers what else it has ended by that.
         """
 
     async def on_receipt(self, tx: Transaction, ended: Sequence[int]) -> None:
@@ -69,8 +84,9 @@ class OpenPolicy:
         """Record nothing."""
         return {}
 
-    async def on_settle(self, tx: Transaction, settled: Sequence[Settlement[Any]]) -> None:
+    async def on_settle(self, tx: Transaction, settled: Sequence[Settlement[Any]]) -> Beside | None:
         """Record nothing."""
+        return None
 
     async def on_receipt(self, tx: Transaction, ended: Sequence[int]) -> None:
         """Record nothing."""
@@ -112,9 +128,15 @@ class _Combined:
             against.update(await policy.on_attempt(tx, rest) if rest else {})
         return against
 
-    async def on_settle(self, tx: Transaction, settled: Sequence[Settlement[Any]]) -> None:
-        for policy in self._policies:
-            await policy.on_settle(tx, settled)
+    async def on_settle(self, tx: Transaction, settled: Sequence[Settlement[Any]]) -> Beside | None:
+        found = [await policy.on_settle(tx, settled) for policy in self._policies]
+        beside = [each for each in found if each is not None]
+        if not beside:
+            return None
+        return Beside(
+            [settlement for each in beside for settlement in each.settlements],
+            {lane for each in beside for lane in each.lanes},
+        )
 
     async def on_receipt(self, tx: Transaction, ended: Sequence[int]) -> None:
         for policy in self._policies:

@@ -13,6 +13,7 @@ import pytest
 from allim.base.errors import InvalidRequest
 from allim.channels.channel import Channel
 from allim.database.pool import Database
+from allim.database.transactions import Ask
 from allim.hub.service import Hub
 from allim.hub.templates.naming import Named
 from allim.hub.templates.shelf import TemplateShelf
@@ -449,6 +450,7 @@ async def test_a_template_that_makes_room_while_it_is_looked_up_is_used_all_the_
     await shelf.find(database, {done})
     asked = shelf.look_up({done})
     ask = next(asked)
+    assert isinstance(ask, Ask)
     await shelf.find(database, {other})
     rows = await database.fetch(ask.statement, {"batch": ask.batch})
     with pytest.raises(StopIteration) as found:

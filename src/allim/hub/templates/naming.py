@@ -86,6 +86,11 @@ class Templates(Mapping[Wanted, "StoredTemplate | NotStored"]):
         """How many were asked for."""
         return len(self._found)
 
+    @property
+    def any_stored(self) -> bool:
+        """Whether there is anything to render."""
+        return any(not isinstance(found, NotStored) for found in self._found.values())
+
     @contextmanager
     def spending(self) -> Iterator[None]:
         """Render within this. Raises TooMuch where nothing is left, before anything is done."""

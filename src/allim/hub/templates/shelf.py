@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
 from allim.database.pool import Database
 from allim.database.statements import Statements
-from allim.database.transactions import Ask, Conversation, Rows
+from allim.database.transactions import Ask, Deliberation, Reckoning, Rows
 from allim.hub.templates.naming import NotStored, Templates, Wanted
 
 if TYPE_CHECKING:
@@ -31,13 +32,17 @@ class TemplateShelf:
     def __init__(self) -> None:
         self._compiled: OrderedDict[str, Compiled] = OrderedDict()
 
-    def look_up(self, wanted: Collection[Wanted]) -> Conversation[Templates]:
+    def look_up(self, wanted: Collection[Wanted]) -> Deliberation[Templates]:
         """Find templates, in one question; in none where nothing is wanted."""
         if not wanted:
             return Templates({})
         asked, known = list(wanted), dict(self._compiled)
-        rows = yield self._ask(asked, known)
-        return self._found(asked, rows, known)
+        rows: Rows = yield self._ask(asked, known)
+        if all(row[4] is None for row in rows):
+            return self._found(asked, rows, known)
+        # A large template is compiled for a second.
+        found: Templates = yield Reckoning(partial(self._found, asked, rows, known))
+        return found
 
     async def find(self, database: Database, wanted: Collection[Wanted]) -> Templates:
         """The same over a database of ours. Raises DatabaseUnavailable."""
