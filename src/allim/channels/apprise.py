@@ -120,9 +120,8 @@ class AppriseChannel(PostingChannel):
     def configured(self) -> Configured:
         """Live with any name, else a success that says it called nobody."""
         if not self._is_set():
-            return Configured(
-                "not_configured", "APPRISE_URLS is not set: nothing is sent by apprise"
-            )
+            words = "APPRISE_URLS is not set: nothing is sent by apprise"
+            return Configured("not_configured", words, needs="APPRISE_URLS")
         names = ", ".join(sorted(self._urls)) or "no names"
         own = "; callers may name URLs of their own" if self._allow_urls else ""
         return Configured("live", f"sends by apprise to: {names}{own}")

@@ -71,6 +71,7 @@ class Draft:
     message: str | None
     template_code: str | None
     payload: Mapping[str, Any]
+    tenant_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class Configured:
     mode: str
     """``live``, ``mock`` (prints) or ``not_configured`` (succeeds without a call)."""
     detail: str
+    needs: str | None = None
+    """The setting without which it is not live; None where it is, or is not on purpose."""
 
 
 class Channel(Sender[Message], Protocol):

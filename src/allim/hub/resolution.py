@@ -339,6 +339,7 @@ class _Resolution:
             message=_first(own.message, self._request.message),
             template_code=own.template_code,
             payload=own.payload or {},
+            tenant_id=self._tenant,
         )
 
     def _problem(self, place: str, code: str, message: str) -> None:
