@@ -81,7 +81,9 @@ class _Server(uvicorn.Server):
 async def serving(app: FastAPI) -> AsyncIterator[str]:
     """Serve an app on a free port; its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_config=None, access_log=False, http="httptools")
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, http="httptools", proxy_headers=False
+    )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
