@@ -31,8 +31,9 @@ async def test_without_settings_there_is_one_warning_that_mails_are_only_printed
     place: Path, database_url: str
 ) -> None:
     async with programs(place) as start:
-        relay = await start("relay", DATABASE_URL=database_url)
-        await relay.says("not configured")
+        relay = await start(
+            "relay", "deliveries", until="not configured", DATABASE_URL=database_url
+        )
         warnings = [e["event"] for e in relay.events if e["level"] == "warning"]
     assert warnings == [
         "only printed, nobody is called: EMAIL (SMTP_URL is not set: mails are printed on stdout)"
