@@ -6,6 +6,7 @@ import re
 from html import escape
 from typing import Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 import pytest
 
@@ -236,7 +237,7 @@ async def test_a_group_of_dead_events_is_published_again_and_no_other(
     await visitor.get("/dead-letters/events?error=too_large")
     done = await visitor.post("/dead-letters/events/replay", error="too_large", reason="mended")
     assert "2 events are on their way again." in done.words
-    rows = dict(await database.fetch("SELECT id, status FROM outbox_messages"))
+    rows: dict[UUID, str] = dict(await database.fetch("SELECT id, status FROM outbox_messages"))
     assert [rows[e] for e in events] == ["PENDING", "PENDING", "DEAD", "DEAD", "DEAD"]
     [entry] = await on_record(database)
     assert entry.detail["error"] == "too_large"
