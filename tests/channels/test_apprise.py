@@ -223,8 +223,9 @@ async def test_a_call_that_is_left_behind_gives_up_its_request_by_itself() -> No
         channel = apprise.make(environment, make_services(rig.http))
         rig.sink.answer(Answer.hang())
         outcome = await send_one(channel, a_message("ops"))
-        while channel._threads.running("apprise:ops"):
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            while channel._threads.running("apprise:ops"):
+                await asyncio.sleep(0.01)
     assert outcome.kind is OutcomeKind.RETRY
 
 
