@@ -149,9 +149,7 @@ class Attachments:
             return f"must lie in the folder of its tenant: {tenant}/…"
         return None if path.strip("./") else "names no file"
 
-    async def _content(
-        self, reference: Reference, tenant: int | None, at: int, left: int
-    ) -> bytes:
+    async def _content(self, reference: Reference, tenant: int | None, at: int, left: int) -> bytes:
         if "path" in reference:
             return await asyncio.to_thread(self._read, reference["path"], tenant, at, left)
         try:

@@ -17,9 +17,10 @@ def announce(
     environment: Environment,
     table: Sequence[ChannelEntry] = CHANNELS,
 ) -> None:
-    """Log how the channels are set up: a warning for all that only print, one line for all that
-    are not configured, and a warning for each that has some of its settings, but not the one
-    that it needs. `allim doctor` tells each by itself.
+    """Log how the channels are set up; `allim doctor` tells of each by itself.
+
+    All that only print are one warning, all that are not configured one line. Each that has some
+    of its settings, but not the one that it needs, is a warning of its own.
     """
     printing: dict[str, list[str]] = {}
     absent: list[str] = []
@@ -28,9 +29,7 @@ def announce(
         if how.mode == "live":
             log.info("channel %s is live: %s", name, how.detail)
         elif given := _given(name, how, environment, table):
-            log.warning(
-                "channel %s is set up in part (%s): %s", name, ", ".join(given), how.detail
-            )
+            log.warning("channel %s is set up in part (%s): %s", name, ", ".join(given), how.detail)
         elif how.mode == "mock":
             printing.setdefault(how.detail, []).append(name)
         else:
