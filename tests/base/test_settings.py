@@ -54,6 +54,31 @@ def test_what_is_wrong_is_said_once_and_in_plain_words() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"SOLAPI_API_KEY": "k"},
+            "SOLAPI_API_KEY and SOLAPI_API_SECRET are needed together",
+        ),
+        (
+            {"DKIM_DOMAIN": "b.kr"},
+            "DKIM_DOMAIN, DKIM_SELECTOR and DKIM_PRIVATE_KEY belong together: set all or none",
+        ),
+        (
+            {"ALLIM_TRUSTED_PROXIES": "10.0.0.0/8, here"},
+            "ALLIM_TRUSTED_PROXIES 'here' does not appear to be an IPv4 or IPv6 network",
+        ),
+    ],
+)
+def test_what_is_wrong_with_several_together_is_said_without_our_names_for_them(
+    settings: dict[str, str], words: str
+) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        check(Environment(settings))
+    assert str(raised.value) == f"invalid settings: {words}"
+
+
 def test_an_empty_setting_is_none() -> None:
     check(Environment({"ALLIM_PORT": "", "DATABASE_URL": " "}))
 

@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -164,7 +165,9 @@ def test_nothing_of_the_library_reaches_our_log() -> None:
     root.setLevel(logging.DEBUG)
     try:
         notified = apprise_library.notify(
-            "json://user:s3cret@127.0.0.1:1/s3cret", apprise_library.Note("t", "s3cret body")
+            "json://user:s3cret@127.0.0.1:1/s3cret",
+            apprise_library.Note("t", "s3cret body"),
+            ends=time.monotonic() + 60,
         )
     finally:
         root.setLevel(level)
@@ -201,11 +204,36 @@ async def test_a_call_that_hangs_is_left_behind_and_keeps_only_its_own_places() 
         await threads.run("a", sys.exit, timeout=60)
 
 
+async def test_a_call_whose_time_is_over_begins_no_request() -> None:
+    async with AppriseRig.open() as rig:
+        notified = await asyncio.to_thread(
+            apprise_library.notify,
+            json_url(rig.sink.url),
+            apprise_library.Note("t", "b"),
+            ends=time.monotonic(),
+        )
+        assert rig.sink.requests == []
+    assert not notified.ok
+
+
+async def test_a_call_that_is_left_behind_gives_up_its_request_by_itself() -> None:
+    async with AppriseRig.open(APPRISE_TIMEOUT_SECONDS="1") as rig:
+        patient = json_url(rig.sink.url, "x?rto=86400&cto=86400")
+        environment = Environment({"APPRISE_URL_OPS": patient, "APPRISE_TIMEOUT_SECONDS": "1"})
+        channel = apprise.make(environment, make_services(rig.http))
+        rig.sink.answer(Answer.hang())
+        outcome = await send_one(channel, a_message("ops"))
+        async with asyncio.timeout(60):
+            while channel._threads.running("apprise:ops"):
+                await asyncio.sleep(0.01)
+    assert outcome.kind is OutcomeKind.RETRY
+
+
 async def test_while_too_many_calls_hang_messages_wait_and_spend_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     free = threading.Event()
-    monkeypatch.setattr(apprise_library, "notify", lambda url, note: free.wait())
+    monkeypatch.setattr(apprise_library, "notify", lambda *_, **__: free.wait())
     async with AppriseRig.open(APPRISE_CONCURRENCY="1", APPRISE_TIMEOUT_SECONDS="0.05") as rig:
         first, second = await rig.send(), await rig.send()
         free.set()

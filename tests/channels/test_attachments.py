@@ -33,12 +33,12 @@ class Rig:
     def __init__(self, channel: EmailChannel, smtp: SmtpSink, files: HttpSink) -> None:
         self.channel, self.smtp, self.files = channel, smtp, files
 
-    async def send(self, *attachments: Any, **payload: Any) -> Outcome:
-        message = a_message(KIM, payload={"attachments": list(attachments), **payload})
-        return await send_one(self.channel, message)
+    async def send(self, *attachments: Any, tenant: int | None = None, **payload: Any) -> Outcome:
+        payload = {"attachments": list(attachments), **payload}
+        return await send_one(self.channel, a_message(KIM, tenant_id=tenant, payload=payload))
 
-    def problems(self, attachments: object) -> list[str]:
-        draft = Draft(KIM, "t", "m", None, {"attachments": attachments})
+    def problems(self, attachments: object, tenant: int | None = None) -> list[str]:
+        draft = Draft(KIM, "t", "m", None, {"attachments": attachments}, tenant)
         return [problem.place for problem in self.channel.check(draft)]
 
 
@@ -168,6 +168,28 @@ async def test_no_path_leads_out_of_the_folder(tmp_path: Path) -> None:
             gone = await rig.send({"path": path})
             assert (gone.kind, gone.code) == (OutcomeKind.REFUSED, "attachment_missing"), path
         assert not rig.smtp.mails
+
+
+async def test_a_tenant_attaches_the_files_of_its_own_folder_only(tmp_path: Path) -> None:
+    for name in ("7", "70", "8", "all"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "bill").write_bytes(FILE)
+    (tmp_path / "7" / "theirs").symlink_to(tmp_path / "8" / "bill")
+    (tmp_path / "9").symlink_to(tmp_path / "8")
+    async with rigged(EMAIL_ATTACHMENTS_DIRECTORY=str(tmp_path)) as rig:
+        for path in ("7/bill", "./7/bill"):
+            assert rig.problems([{"path": path}], tenant=7) == []
+            assert (await rig.send({"path": path}, tenant=7)).kind is OutcomeKind.DELIVERED
+        for path in ("8/bill", "70/bill", "all/bill", "bill", "7/../8/bill"):
+            told = rig.problems([{"path": path}], tenant=7)
+            refused = await rig.send({"path": path}, tenant=7)
+            assert told == ["/payload/attachments/0/path"], path
+            assert (refused.kind, refused.code) == (OutcomeKind.REFUSED, "attachment_invalid")
+        for tenant, path in ((7, "7/theirs"), (7, "7"), (9, "9/bill")):
+            linked = await rig.send({"path": path}, tenant=tenant)
+            assert (linked.kind, linked.code) == (OutcomeKind.REFUSED, "attachment_missing"), path
+        for path in ("7/bill", "8/bill", "all/bill", "7/theirs"):
+            assert (await rig.send({"path": path})).kind is OutcomeKind.DELIVERED, path
 
 
 async def test_no_url_leads_into_our_own_network() -> None:

@@ -12,7 +12,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from allim.console.sessions import LOGIN
 from allim.database.pool import Database
+from allim.hub.audit import AuditLog, AuditRow
 from tests.console.server import serving_console
 
 READ = "read-secret-0123456789"
@@ -60,10 +62,12 @@ class Visitor:
         form = {"csrf": self.csrf if csrf is None else csrf, **fields}
         return await self._call("POST", path, data=form, allow_redirects=follow)
 
-    async def log_in(self, key: str) -> Shown:
-        """Log in with a key."""
+    async def log_in(self, key: str, **headers: str) -> Shown:
+        """Log in with a key; `headers` with underscores, as a proxy adds them."""
         await self.get("/login")
-        return await self.post("/login", key=key, next="/keys")
+        form = {"csrf": self.csrf, "key": key, "next": "/keys"}
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self._call("POST", "/login", data=form, headers=named)
 
     async def _call(self, method: str, path: str, **more: Any) -> Shown:
         async with self.session.request(method, f"{self.url}/console{path}", **more) as answer:
@@ -74,6 +78,12 @@ class Visitor:
 
 
 Open = Callable[..., Awaitable[Visitor]]
+
+
+async def on_record(database: Database) -> list[AuditRow]:
+    """What was done, the newest first; logins left out."""
+    entries, _ = await AuditLog(database).list()
+    return [entry for entry in entries if entry.action != LOGIN]
 
 
 @pytest.fixture

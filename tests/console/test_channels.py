@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from allim.database.pool import Database
-from allim.hub.audit import AuditLog, AuditOutcome
-from tests.console.conftest import OPERATE, READ, Open, Visitor
+from allim.hub.audit import AuditOutcome
+from tests.console.conftest import OPERATE, READ, Open, Visitor, on_record
 from tests.console.standing import add_hour
 from tests.hub.conftest import count
 
@@ -55,7 +55,7 @@ async def test_a_test_message_is_a_notification_like_any_other(
     )
     shown = await guarded.get(f"/channels?sent={row[0]}")
     assert f'href="/console/notifications/{row[0]}"' in shown.text
-    entry = (await AuditLog(database).list())[0][-1]
+    entry = (await on_record(database))[-1]
     assert (entry.actor, entry.action, entry.subject, entry.outcome) == (
         "ops",
         "channel.test",
@@ -95,7 +95,7 @@ async def test_a_disabled_target_is_enabled_on_record(visitor: Visitor, database
     assert "called again" in shown.words
     assert await database.fetch("SELECT FROM endpoint WHERE disabled_at IS NOT NULL") == []
     assert "there is no endpoint 99" in (await visitor.post("/channels/endpoints/99/enable")).words
-    entries = (await AuditLog(database).list())[0]
+    entries = await on_record(database)
     assert [(e.subject, e.outcome.value) for e in entries] == [
         ("endpoint 99", "refused"),
         (f"endpoint {number}", "done"),

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from html import escape
 from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
 
 import pytest
 
 from allim.database.pool import Database
-from allim.hub.audit import AuditLog
+from allim.events.dead_letters import dead_event_groups
+from allim.events.relaying.operations import OutboxOperator, Selection
 from allim.hub.dead_letters import DeadLetters
 from allim.hub.replaying import ReplayRunner
 from allim.hub.replays import ReplayFilter
 from allim.hub.status import DeliveryStatus
 from allim.relay.wake import WakeSignal
-from tests.console.conftest import OPERATE, READ, Visitor
+from tests.console.conftest import OPERATE, READ, Visitor, on_record
 from tests.console.dead import delivery, event, notification
 from tests.console.test_notifications import XSS
 
@@ -82,7 +86,7 @@ async def test_a_discard_takes_what_fits_in_batches_and_no_more(
     assert (second.count, second.more) == (1, False)
     assert (none.count, codeless.count) == (0, 1)
     assert await statuses(database) == {"CANCELED": 6, "DEAD": 2}
-    entries = (await AuditLog(database).list())[0]
+    entries = await on_record(database)
     assert [e.detail["discarded"] for e in reversed(entries)] == [2, 2, 1, 1]
     assert all((e.actor, e.detail["reason"]) == ("kim", "why") for e in entries)
 
@@ -141,7 +145,7 @@ async def test_a_replay_is_counted_begun_paused_and_ended(
 
     assert await statuses(database) == {"DEAD": 2, "PENDING": 2}
     assert f"#{number}" in (await guarded.get("/dead-letters/replays")).words
-    entries = (await AuditLog(database).list())[0]
+    entries = await on_record(database)
     assert [(e.actor, e.action) for e in reversed(entries)] == [
         ("ops", f"replay.{action}") for action in ("create", "pause", "resume", "cancel")
     ]
@@ -182,6 +186,8 @@ async def test_what_is_wrong_with_a_replay_is_said(visitor: Visitor, wrong: dict
     begun = await visitor.post("/dead-letters/replay", reason="r", **wrong)
     for answer in (counted, begun):
         assert (answer.status, 'role="alert"' in answer.text) == (422, True)
+        for words in ("Value error", "Input should", "String should"):
+            assert words not in answer.words
 
 
 async def test_dead_events_are_published_again_or_given_up_by_topic_and_key(
@@ -203,11 +209,38 @@ async def test_dead_events_are_published_again_or_given_up_by_topic_and_key(
 
     rows = await database.fetch("SELECT id, status FROM outbox_messages")
     assert dict(rows) == {again: "PENDING", gone: "DISCARDED", kept: "DEAD"}
-    entries = (await AuditLog(database).list())[0]
+    entries = await on_record(database)
     assert [(e.action, e.subject, e.detail["events"]) for e in reversed(entries)] == [
         ("events.replay", "topic orders", 1),
         ("events.discard", "topic orders", 1),
     ]
+
+
+async def test_a_group_of_dead_events_is_published_again_and_no_other(
+    visitor: Visitor, database: Database
+) -> None:
+    long = "조건  이\n\tbroken " * 40
+    errors = ("too_large: 9 MiB", "too_large: 8 MiB", "too_large_key: k", "no colon & <b>", long)
+    events = [await event(database, error_message=error) for error in errors]
+
+    groups = await dead_event_groups(database)
+    assert sorted(group.count for group in groups) == [1, 1, 1, 2]
+    shown = await visitor.get("/dead-letters")
+    for group in groups:
+        found = await OutboxOperator(database).chosen(Selection(error=group.error))
+        assert len(found) == group.count
+        link = f"/dead-letters/events?{urlencode({'topic': 'orders', 'error': group.error})}"
+        assert escape(link) in shown.text
+        listed = await visitor.get(link)
+        assert {str(e) for e in events if str(e) in listed.text} == {str(e) for e in found}
+
+    await visitor.get("/dead-letters/events?error=too_large")
+    done = await visitor.post("/dead-letters/events/replay", error="too_large", reason="mended")
+    assert "2 events are on their way again." in done.words
+    rows: dict[UUID, str] = dict(await database.fetch("SELECT id, status FROM outbox_messages"))
+    assert [rows[e] for e in events] == ["PENDING", "PENDING", "DEAD", "DEAD", "DEAD"]
+    [entry] = await on_record(database)
+    assert entry.detail["error"] == "too_large"
 
 
 async def test_a_reader_looks_and_touches_nothing(guarded: Visitor, database: Database) -> None:

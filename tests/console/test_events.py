@@ -8,8 +8,7 @@ from uuid import uuid4
 from allim.console.payloads import SHOWN, payload_of
 from allim.database.pool import Database
 from allim.events.reading import EventReader
-from allim.hub.audit import AuditLog
-from tests.console.conftest import READ, Visitor
+from tests.console.conftest import READ, Visitor, on_record
 from tests.console.standing import add_blocked_key, add_events, add_hour
 from tests.console.test_keys import XSS
 
@@ -82,7 +81,7 @@ async def test_a_dead_event_is_replayed_and_another_discarded(
         await database.fetch("SELECT id::text, status FROM outbox_messages")
     )
     assert (states[head], states[other]) == ("PENDING", "DISCARDED")
-    entries = (await AuditLog(database).list())[0]
+    entries = await on_record(database)
     assert [(e.action, e.subject, e.outcome.value, e.detail.get("reason")) for e in entries] == [
         ("event.discard", f"event {other}", "done", "not ours"),
         ("event.replay", f"event {head}", "refused", None),
@@ -134,4 +133,4 @@ async def test_who_may_only_read_changes_nothing(guarded: Visitor, database: Dat
 
     for what in ("replay", "discard"):
         assert (await guarded.post(f"/events/{head}/{what}", reason="x")).status == 403
-    assert await AuditLog(database).list() == ([], None)
+    assert await on_record(database) == []

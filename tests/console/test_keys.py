@@ -6,10 +6,9 @@ import re
 from typing import Any
 
 from allim.database.pool import Database
-from allim.hub.audit import AuditLog
 from allim.web.access import AccessScope
 from allim.web.keys import create_key, list_keys
-from tests.console.conftest import ADMIN, Visitor
+from tests.console.conftest import ADMIN, Visitor, on_record
 
 XSS = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
@@ -31,7 +30,7 @@ async def test_a_key_is_created_shown_once_and_works(guarded: Visitor, database:
         guarded.url + "/notifications", headers={"Authorization": f"Bearer {token}"}
     ) as answer:
         assert answer.status == 200
-    [entry] = (await AuditLog(database).list())[0]
+    [entry] = await on_record(database)
     assert (entry.actor, entry.action, entry.subject) == ("boss", "key.create", f"key {key.id}")
     assert token not in str(entry)
 
@@ -75,4 +74,4 @@ async def test_a_key_is_revoked_once(guarded: Visitor, database: Database) -> No
     assert f"Key {key.id} is revoked." in first.words
     assert f"There is no valid key {key.id}." in again.words
     assert "is revoked." not in (await guarded.get("/keys")).words, "shown once"
-    assert [e.action for e in (await AuditLog(database).list())[0]] == ["key.revoke"]
+    assert [e.action for e in await on_record(database)] == ["key.revoke"]

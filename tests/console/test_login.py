@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import aiohttp
 import pytest
 
+from allim.console.failed_logins import ROWS, FailedLogins
+from allim.console.failed_logins import SECONDS as WINDOW
 from allim.console.login_limit import FAILURES, SECONDS, LoginLimit
+from allim.console.sessions import NOBODY, NoEntry
 from allim.database.pool import Database
+from allim.hub.audit import AuditLog
 from allim.web.access import AccessScope
 from allim.web.keys import create_key, list_keys, revoke_key
 from tests.console.conftest import ADMIN, OPERATE, READ, SEND, TENANT, Open, Visitor
@@ -116,6 +123,100 @@ def test_the_bound_on_guessing_ends() -> None:
     assert not limit.refuses("a")
     limit.failed("a")
     assert not limit.refuses("a")
+
+
+async def logins(database: Database) -> list[tuple[str, str, Any]]:
+    """Every login on record, the first first: who, how it ended, and the rest."""
+    entries = (await AuditLog(database).list(limit=500))[0]
+    assert {(e.action, e.subject) for e in entries} <= {("console.login", "console")}
+    return [(e.actor, e.outcome.value, dict(e.detail)) for e in reversed(entries)]
+
+
+async def test_every_login_is_on_record_with_its_address_and_without_the_key(
+    guarded: Visitor, database: Database
+) -> None:
+    for key in ("wrong-secret-0123456789", SEND, TENANT, OPERATE):
+        await guarded.log_in(key)
+
+    here = {"from": "127.0.0.1"}
+    assert await logins(database) == [
+        ("?", "refused", {**here, "code": "unknown_key", "tries": 1}),
+        ("sender", "refused", {**here, "code": "missing_scope", "tries": 1}),
+        ("shop", "refused", {**here, "code": "tenant_key", "tries": 1}),
+        ("ops", "done", here),
+    ]
+    rows = str(await database.fetch("SELECT a::text FROM audit_log a"))
+    assert "secret" not in rows
+    shown = await guarded.get("/audit?action=console.login")
+    assert "shop" in shown.words
+
+
+async def test_guesses_are_counted_and_flood_nothing(database: Database) -> None:
+    now = 0.0
+    failed = FailedLogins(AuditLog(database), lambda: now)
+    unknown = NoEntry("unknown_key", NOBODY)
+
+    for _ in range(9):
+        await failed.note(unknown, "10.0.0.0")
+    assert await logins(database) == [
+        ("?", "refused", {"from": "10.0.0.0", "code": "unknown_key", "tries": 9})
+    ]
+    for _ in range(1000):
+        await failed.note(unknown, "10.0.0.0")
+    for host in range(1, 200):
+        await failed.note(NoEntry("tenant_key", "shop", 5), f"10.0.0.{host}")
+    told = [(e["from"], e["tries"]) for _, _, e in await logins(database)]
+    assert told == [
+        ("10.0.0.0", 512),
+        *((f"10.0.0.{host}", 1) for host in range(1, ROWS)),
+        ("elsewhere", 128),
+    ]
+
+    now = WINDOW
+    await failed.note(unknown, "10.0.0.0")
+    assert (await logins(database))[-1][2] == {
+        "from": "10.0.0.0",
+        "code": "unknown_key",
+        "tries": 1,
+    }
+    assert len(await logins(database)) == ROWS + 2
+
+
+async def test_tries_at_once_share_a_row(database: Database) -> None:
+    failed = FailedLogins(AuditLog(database))
+    await asyncio.gather(
+        *(failed.note(NoEntry("unknown_key", NOBODY), "10.0.0.1") for _ in range(64))
+    )
+    [(_, _, detail)] = await logins(database)
+    assert detail["tries"] == 64
+
+
+async def test_behind_a_trusted_proxy_each_client_waits_for_itself(
+    open_console: Open, database: Database
+) -> None:
+    visitor = await open_console(
+        ALLIM_API_KEYS=f"boss:{ADMIN}:admin", ALLIM_TRUSTED_PROXIES="127.0.0.0/8, 10.0.7.0/24"
+    )
+    for guess in range(FAILURES):
+        forged = f"198.51.100.{guess}, 203.0.113.5, 10.0.7.1"
+        assert (await visitor.log_in("wrong", X_Forwarded_For=forged)).status == 401
+
+    refused = await visitor.log_in(ADMIN, X_Forwarded_For="203.0.113.6, 203.0.113.5")
+    entered = await visitor.log_in(ADMIN, X_Forwarded_For="203.0.113.5, 203.0.113.6")
+
+    assert (refused.status, entered.status) == (429, 200)
+    told = [(who, e["from"], e.get("tries")) for who, _, e in await logins(database)]
+    assert told == [("?", "203.0.113.5", FAILURES), ("boss", "203.0.113.6", None)]
+
+
+async def test_without_trusted_proxies_nobody_is_believed(
+    guarded: Visitor, database: Database
+) -> None:
+    for guess in range(FAILURES):
+        await guarded.log_in("wrong", X_Forwarded_For=f"203.0.113.{guess}")
+
+    assert (await guarded.log_in(ADMIN, X_Forwarded_For="203.0.113.99")).status == 429
+    assert {e["from"] for _, _, e in await logins(database)} == {"127.0.0.1"}
 
 
 async def test_a_session_ends_with_its_key(guarded: Visitor, database: Database) -> None:

@@ -10,10 +10,9 @@ import pytest
 from allim.base.errors import Conflict
 from allim.console.possible import Possible
 from allim.database.pool import Database
-from allim.hub.audit import AuditLog
 from allim.hub.operations import Operations
 from allim.hub.reading import Reader
-from tests.console.conftest import OPERATE, READ, Visitor
+from tests.console.conftest import OPERATE, READ, Visitor, on_record
 from tests.console.dead import attempt, delivery, notification
 
 XSS = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
@@ -22,9 +21,18 @@ PHONE = "01012345678"
 
 async def test_one_field_finds_by_whatever_is_typed(visitor: Visitor, database: Database) -> None:
     one = await notification(database, title="needle", idempotency_key="key-7")
-    number = await delivery(database, one, provider_id="G4V-1", row_key="row-1")
-    other = await notification(database, title="hay")
-    await delivery(database, other, recipient="kim@example.com", channel="EMAIL")
+    number = await delivery(
+        database, one, provider_id="G4V-1", provider_message_id="M4V-0001", row_key="row-1"
+    )
+    other = await notification(database, title="hay, 1024 bales")
+    await delivery(
+        database,
+        other,
+        recipient="kim@example.com",
+        channel="EMAIL",
+    )
+    chat = await notification(database, title="chat")
+    await delivery(database, chat, channel="TELEGRAM", recipient="7", provider_message_id="1024")
 
     for typed in (
         "010-1234-5678",
@@ -34,12 +42,16 @@ async def test_one_field_finds_by_whatever_is_typed(visitor: Visitor, database: 
         "NEEDLE",
         "key-7",
         "G4V-1",
+        "M4V-0001",
         "row-1",
     ):
         shown = await visitor.get("/notifications", params={"q": typed})
         assert (str(one) in shown.text, str(other) in shown.text) == (True, False), typed
     mailed = await visitor.get("/notifications", params={"q": "kim@example.com"})
     assert (str(one) in mailed.text, str(other) in mailed.text) == (False, True)
+    # Short numbers are rather words than Telegram's ids of messages.
+    bales = await visitor.get("/notifications", params={"q": "1024"})
+    assert (str(other) in bales.text, str(chat) in bales.text) == (True, False)
     for typed in (str(one), f"#{number}"):
         straight = await visitor.get("/notifications", params={"q": typed}, follow=False)
         assert straight.headers["Location"] == f"/console/notifications/{one}"
@@ -216,7 +228,7 @@ async def test_buttons_do_what_they_say_and_are_on_record(
 
     rows = await database.fetch("SELECT id, status FROM delivery ORDER BY id")
     assert rows == [(dead, "CANCELED"), (held, "CANCELED"), (waiting, "CANCELED")]
-    entries = (await AuditLog(database).list())[0]
+    entries = await on_record(database)
     assert [(e.actor, e.action, e.subject, e.outcome) for e in reversed(entries)] == [
         ("ops", "delivery.retry", f"delivery {dead}", "done"),
         ("ops", "delivery.retry", f"delivery {dead}", "refused"),

@@ -16,7 +16,7 @@ from allim.console.login_limit import FAILURES
 from allim.console.pages import pages_of
 from allim.console.recipients import shown
 from allim.database.pool import Database
-from tests.console.conftest import ADMIN, READ, Open, Visitor
+from tests.console.conftest import ADMIN, READ, Open, Visitor, on_record
 from tests.console.dead import delivery, notification
 
 NO_ONE = UUID(int=1)
@@ -38,8 +38,7 @@ def filled(path: str) -> str:
 
 async def actions(database: Database) -> int:
     """How much is on record."""
-    [(number,)] = await database.fetch("SELECT count(*)::int FROM audit_log")
-    return int(number)
+    return len(await on_record(database))
 
 
 def test_every_action_is_known() -> None:

@@ -91,6 +91,7 @@ ASKED: Mapping[str, tuple[Asked, int]] = {
     ),
     "deliveries of a channel": (deliveries(JUDGED, channel="NONE"), 1_000),
     "deliveries of a provider's id": (deliveries(STEP, provider_id="none"), 100),
+    "deliveries of a message's id": (deliveries(STEP, provider_message_id="none"), 100),
     "groups": ((DEAD["groups"], {"groups": 200, "most": 10_001}), 4_000),
     "a group": (
         (

@@ -191,7 +191,8 @@ async def test_dead_letters_are_a_filter_of_deliveries(api: Api, database: Datab
     notification = await create(api)
     await create(api)
     await database.fetch(
-        "UPDATE delivery SET status = 'DEAD', error_code = 'http_404', provider_id = 'G1'"
+        "UPDATE delivery SET status = 'DEAD', error_code = 'http_404', provider_id = 'G1',"
+        " provider_message_id = 'M1'"
         " WHERE notification_id = %(id)s AND channel = 'EMAIL' RETURNING 1",
         {"id": notification},
     )
@@ -200,6 +201,7 @@ async def test_dead_letters_are_a_filter_of_deliveries(api: Api, database: Datab
         {"status": "DEAD"},
         {"error_code": "http_404"},
         {"provider_id": "G1"},
+        {"provider_message_id": "M1"},
         {"notification_id": notification, "channel": "email"},
     ):
         [found] = await listed(api, "/deliveries", **query)

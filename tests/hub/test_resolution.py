@@ -113,6 +113,22 @@ def test_a_child_left_without_its_recipient_is_a_problem_at_its_place() -> None:
     assert [p.place for p in raised.value.problems] == ["/deliveries/0/fallback/0/then/0/recipient"]
 
 
+def test_a_channel_is_told_whose_each_delivery_is() -> None:
+    seen = []
+
+    class Listening(Stand):
+        def check(self, draft: Draft) -> Sequence[FieldProblem]:
+            seen.append(draft.tenant_id)
+            return []
+
+    channels = cast(Mapping[str, Channel], {"LOG": Listening("LOG", RecipientKind.ANY)})
+    log = {"channel": "LOG"}
+    many = {"channel": "LOG", "recipients": ["a", "b"]}
+    body = {"source": "s", "type": "t", "deliveries": [{**log, "then": [log]}, many]}
+    resolve(NotificationRequest.model_validate(body), channels, tenant=7)
+    assert seen == [7, 7, 7, 7]
+
+
 def test_all_of_a_chain_inherit_from_its_parent_not_from_each_other() -> None:
     [entry] = resolved(
         {

@@ -264,3 +264,29 @@ async def test_a_trace_tells_all_that_was_done_for_a_number(api: Api, database: 
         assert (second["status"], second["charged"]) == ("PROCESSING", 0)
         assert [job["reason"] for job in traced["refused_jobs"]] == ["unknown mode"]
         assert [one["recipient"] for one in traced["suppressions"]] == ["01012345678"]
+    for word in ("m-1", " g-1"):
+        traced = (await api.get("/trace", params={"recipient": word})).json
+        assert [one["id"] for one in traced["deliveries"]] == [work.id]
+        assert (traced["refused_jobs"], traced["suppressions"]) == ([], [])
+    assert (await api.get("/trace?recipient=m-2")).json["deliveries"] == []
+
+
+async def test_a_tenant_traces_no_message_of_another(api: Api, database: Database) -> None:
+    money = Money(database)
+    await money.open(2, 30)
+    await money.add(2, count=1)
+    [(work,), _] = await money.claim()
+    await money.box.record_provider_id([work], "g-2")
+    await money.settle([work], Outcome.accepted(provider_id="g-2", provider_message_id="m-2"))
+    own, theirs = [
+        await create_key(database, f"t{number}", list(AccessScope), tenant_id=number)
+        for number in (1, 2)
+    ]
+
+    async def found(key: str, word: str) -> int:
+        headers = {"Authorization": f"Bearer {key}"}
+        traced = (await api.get("/trace", params={"recipient": word}, headers=headers)).json
+        return len(traced["deliveries"])
+
+    for word in ("m-2", "g-2"):
+        assert (await found(own, word), await found(theirs, word)) == (0, 1)

@@ -163,6 +163,8 @@ async def test_a_text_is_sent_at_once_and_can_be_traced(
     assert f"group: {sent.group_id}" in ended.out
     assert f"ACCEPTED  HTTP 200  group {sent.group_id}" in ended.out, "one line, also in a pipe"
     assert "insufficient_balance: 테넌트 잔액이 부족해" in ended.out
+    by_id = await allim("trace", str(sent.message_id), cwd=Path("/"), DATABASE_URL=database_url)
+    assert f"{sent.message_id}: 1 delivery" in by_id.out
     assert [row[0] for row in await database.fetch(AUDIT)] == []
 
 

@@ -73,12 +73,8 @@ class Environment:
         try:
             return group.model_validate(given)
         except ValidationError as error:
-            lines = [
-                f"{str(problem['loc'][0]).upper() if problem['loc'] else group.__name__}"
-                f" {in_our_words(problem)}"
-                for problem in error.errors(include_url=False, include_input=False)
-            ]
-            raise ConfigurationError(INVALID + "; ".join(lines)) from None
+            details = error.errors(include_url=False, include_input=False)
+            raise ConfigurationError(INVALID + "; ".join(map(_told, details))) from None
 
     def refuse_unknown(self, groups: Iterable[type[SettingsGroup]]) -> None:
         """Raise ConfigurationError for any `ALLIM_*` variable that no group knows."""
@@ -91,3 +87,9 @@ class Environment:
             near = difflib.get_close_matches(name, known, n=1)
             lines.append(f"{name} (did you mean {near[0]}?)" if near else name)
         raise ConfigurationError("unknown settings: " + ", ".join(lines))
+
+
+def _told(found: Any) -> str:
+    # What is wrong with several together names them itself.
+    variable = "".join(f"{step.upper()} " for step in found["loc"][:1])
+    return variable + in_our_words(found)

@@ -55,6 +55,7 @@ _OUR_WORDS = {
 }
 _BEGINNINGS = (
     ("Value error, ", ""),
+    ("Assertion failed, ", ""),
     ("Input should be a valid ", "must be a valid "),
     ("Input should be ", "must be "),
     ("Input should ", "must "),

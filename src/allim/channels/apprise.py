@@ -9,12 +9,14 @@ passed on.
 The library blocks, so it runs in threads of its own, and only tells yes or no. Yes is success.
 No is tried again, since it does not tell what would never work; what it logged is the error. A
 URL that it makes no service of is refused. Where time runs out nobody knows whether the message
-arrived, and it is tried again.
+arrived, and it is tried again. The thread that is left behind begins no request any more, and one
+that it had begun is given up: what a service does without the library's throttle it goes on with.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -120,9 +122,8 @@ class AppriseChannel(PostingChannel):
     def configured(self) -> Configured:
         """Live with any name, else a success that says it called nobody."""
         if not self._is_set():
-            return Configured(
-                "not_configured", "APPRISE_URLS is not set: nothing is sent by apprise"
-            )
+            words = "APPRISE_URLS is not set: nothing is sent by apprise"
+            return Configured("not_configured", words, needs="APPRISE_URLS")
         names = ", ".join(sorted(self._urls)) or "no names"
         own = "; callers may name URLs of their own" if self._allow_urls else ""
         return Configured("live", f"sends by apprise to: {names}{own}")
@@ -145,7 +146,7 @@ class AppriseChannel(PostingChannel):
         try:
             notified = await self._threads.run(
                 self.target(message),
-                partial(apprise_library.notify, url, note),
+                partial(apprise_library.notify, url, note, ends=time.monotonic() + self._timeout),
                 timeout=self._timeout,
             )
         except NoThreadFree:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ _PARTS = re.compile(r"[/:@?&=,+\s]+")
 
 class BadAppriseUrl(Exception):
     """The library cannot make a service of a URL; the text says why, without the URL."""
+
+
+class OutOfTime(Exception):
+    """Nobody waits for the call any more, so its next request is not made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +56,16 @@ def is_installed() -> bool:
     return find_spec(LIBRARY) is not None
 
 
-def notify(url: str, note: Note) -> Notified:
-    """Send a note, blocking. Raises BadAppriseUrl, and whatever a service of the library raises."""
+def notify(url: str, note: Note, *, ends: float) -> Notified:
+    """Send a note, blocking. Raises BadAppriseUrl, and whatever a service of the library raises.
+
+    After `ends` (of `time.monotonic`) no request is begun any more, and one that was begun waits
+    no longer than until then: whoever waited for this call has gone, and may have tried again.
+    """
     library = _library()
     with _listening() as lines:
         service = _service(library, url, lines)
+        _bound(service, ends)
         sender = library.Apprise(asset=service.asset)
         sender.add(service)
         ok = sender.notify(
@@ -95,6 +105,22 @@ def _service(library: Any, url: str, lines: list[str]) -> Any:
     if service is None:
         raise BadAppriseUrl(_told(lines, url) or "is of no service that apprise knows")
     return service
+
+
+def _bound(service: Any, ends: float) -> None:
+    """Stop a service at `ends`: the library's services call `throttle` before every request."""
+    throttle = service.throttle
+    connect, read = service.socket_connect_timeout, service.socket_read_timeout
+
+    def throttle_in_time(*arguments: Any, **named: Any) -> None:
+        throttle(*arguments, **named)
+        left = ends - time.monotonic()
+        if left <= 0:
+            raise OutOfTime
+        service.socket_connect_timeout = min(connect, left / 2)
+        service.socket_read_timeout = min(read, left / 2)
+
+    service.throttle = throttle_in_time
 
 
 @contextmanager

@@ -45,8 +45,8 @@ class AttachmentSettings(SettingsGroup):
 
     email_attachments_directory: Path | None = Field(
         None,
-        description="The folder whose files mails may carry by `path`, whoever asks for the mail."
-        " Not set: only by `url`.",
+        description="The folder whose files mails may carry by `path`. A mail of tenant 7 may carry"
+        " those of its folder `7` only, a mail of no tenant any. Not set: only by `url`.",
     )
     email_attachments_limit_mib: float = Field(
         10.0, gt=0, le=50, description="The most that the files of one mail may have, in MiB."
@@ -77,8 +77,10 @@ class Attachments:
         self._limit = int(settings.email_attachments_limit_mib * 1024 * 1024)
         self._http = http
 
-    def problems(self, payload: Mapping[str, object]) -> list[tuple[str, str]]:
-        """What is wrong with the references of a payload, as (place in it, words)."""
+    def problems(
+        self, payload: Mapping[str, object], tenant: int | None = None
+    ) -> list[tuple[str, str]]:
+        """What is wrong with the references in a payload of `tenant`, as (place in it, words)."""
         given = payload.get(KEY)
         if given is None:
             return []
@@ -89,29 +91,33 @@ class Attachments:
         return [
             (f"{KEY}/{at}{place}", words)
             for at, reference in enumerate(given)
-            for place, words in self._wrong(reference)
+            for place, words in self._wrong(reference, tenant)
         ]
 
-    async def fetch(self, payload: Mapping[str, object]) -> Sequence[Attachment]:
-        """The files of a payload, in their order. Raises AttachmentFailure for the first without.
+    async def fetch(
+        self, payload: Mapping[str, object], tenant: int | None = None
+    ) -> Sequence[Attachment]:
+        """The files that a payload of `tenant` names, in their order.
+
+        Raises AttachmentFailure for the first that cannot be had.
 
         One after the other: together they may not be larger than the limit.
         """
         references = payload.get(KEY)
         if not references:
             return ()
-        if wrong := self.problems(payload):
+        if wrong := self.problems(payload, tenant):
             place, words = wrong[0]
             raise AttachmentFailure(Outcome.refused("attachment_invalid", f"{place} {words}"))
         left, files = self._limit, []
         for at, reference in enumerate(references if isinstance(references, list) else ()):
-            content = await self._content(reference, at, left)
+            content = await self._content(reference, tenant, at, left)
             left -= len(content)
             name = _filename(reference)
             files.append(Attachment(name, _content_type(reference, name), content))
         return files
 
-    def _wrong(self, reference: object) -> list[tuple[str, str]]:
+    def _wrong(self, reference: object, tenant: int | None) -> list[tuple[str, str]]:
         if not isinstance(reference, dict):
             return [("", "must be an object with `url` or `path`")]
         wrong = [(f"/{key}", "is not known") for key in reference if key not in _FIELDS]
@@ -126,7 +132,7 @@ class Attachments:
             return [("", "must have either `url` or `path`")]
         if "url" in reference and (words := self._http.check_url(reference["url"])):
             wrong.append(("/url", words))
-        if "path" in reference and (words := self._check_path(reference["path"])):
+        if "path" in reference and (words := self._check_path(reference["path"], tenant)):
             wrong.append(("/path", words))
         if (name := reference.get("filename")) is not None and (words := _check_name(name)):
             wrong.append(("/filename", words))
@@ -134,16 +140,18 @@ class Attachments:
             wrong.append(("/content_type", words))
         return wrong
 
-    def _check_path(self, path: str) -> str | None:
+    def _check_path(self, path: str, tenant: int | None) -> str | None:
         if self._folder is None:
             return "needs EMAIL_ATTACHMENTS_DIRECTORY, which is not set"
         if "\x00" in path or "\\" in path or Path(path).is_absolute() or ".." in Path(path).parts:
             return "must lie in the folder of attachments: relative, without `..`"
+        if tenant is not None and Path(path).parts[:1] != (str(tenant),):
+            return f"must lie in the folder of its tenant: {tenant}/…"
         return None if path.strip("./") else "names no file"
 
-    async def _content(self, reference: Reference, at: int, left: int) -> bytes:
+    async def _content(self, reference: Reference, tenant: int | None, at: int, left: int) -> bytes:
         if "path" in reference:
-            return await asyncio.to_thread(self._read, reference["path"], at, left)
+            return await asyncio.to_thread(self._read, reference["path"], tenant, at, left)
         try:
             file = await self._http.fetch(
                 reference["url"], timeout=FETCH_SECONDS, trusted=False, limit=left
@@ -167,12 +175,14 @@ class Attachments:
         make = Outcome.retry if file.status >= 500 or file.status in RETRIED else Outcome.refused
         raise AttachmentFailure(make(f"attachment_http_{file.status}", words))
 
-    def _read(self, path: str, at: int, left: int) -> bytes:
+    def _read(self, path: str, tenant: int | None, at: int, left: int) -> bytes:
         assert self._folder is not None
+        # Not resolved: a tenant's folder that is a link is none.
+        allowed = self._folder if tenant is None else self._folder / str(tenant)
         try:
             # A link may lead anywhere, so where it leads is what counts.
             found = (self._folder / path).resolve(strict=True)
-            if not found.is_relative_to(self._folder) or not found.is_file():
+            if not found.is_relative_to(allowed) or not found.is_file():
                 raise FileNotFoundError(errno.ENOENT, "not a file of the folder")
             with found.open("rb") as file:
                 content = file.read(left + 1)

@@ -71,6 +71,7 @@ class Draft:
     message: str | None
     template_code: str | None
     payload: Mapping[str, Any]
+    tenant_id: int | None = None
 
     @classmethod
     def of(cls, message: Message) -> Draft:
@@ -81,6 +82,7 @@ class Draft:
             message.message,
             message.template_code,
             message.payload,
+            message.tenant_id,
         )
 
 
@@ -95,6 +97,8 @@ class Configured:
     mode: str
     """``live``, ``mock`` (prints) or ``not_configured`` (succeeds without a call)."""
     detail: str
+    needs: str | None = None
+    """The setting without which it is not live; None where it is, or is not on purpose."""
 
 
 class Channel(Sender[Message], Protocol):

@@ -158,7 +158,7 @@ class EmailChannel:
                 for key, words in (
                     *payload_problems(draft.payload),
                     *unsubscribe_problems(draft.payload, can=self._extras.links is not None),
-                    *self._extras.attachments.problems(draft.payload),
+                    *self._extras.attachments.problems(draft.payload, draft.tenant_id),
                 )
             )
         if not (draft.title or draft.message or draft.payload.get("html")):
@@ -168,7 +168,8 @@ class EmailChannel:
     def configured(self) -> Configured:
         """Live with an SMTP server, else a mock that prints."""
         if self._pool is None:
-            return Configured("mock", "SMTP_URL is not set: mails are printed on stdout")
+            words = "SMTP_URL is not set: mails are printed on stdout"
+            return Configured("mock", words, needs="SMTP_URL")
         signer = self._extras.signer
         signed = f", signed for {signer.domain}" if signer else ""
         return Configured("live", f"by SMTP through {self.only_target}{signed}")
@@ -239,7 +240,7 @@ class EmailChannel:
             return ()
         try:
             async with asyncio.timeout(self._timeout * FETCHING_SHARE):
-                return await self._extras.attachments.fetch(message.payload)
+                return await self._extras.attachments.fetch(message.payload, message.tenant_id)
         except TimeoutError:
             outcome = Outcome.retry("attachment_timeout", "the attachments did not come in time")
             raise AttachmentFailure(outcome) from None

@@ -67,10 +67,9 @@ class IncomingWebhooks(PostingChannel):
         """Live with any webhook; else a delivery without a URL of its own succeeds uncalled."""
         names = sorted(name for name in self._webhooks if name)
         if not self._webhooks:
-            return Configured(
-                "not_configured",
-                f"{self.name}_WEBHOOK_URL is not set: nothing is sent to {self.service}",
-            )
+            needs = f"{self.name}_WEBHOOK_URL"
+            words = f"{needs} is not set: nothing is sent to {self.service}"
+            return Configured("not_configured", words, needs=needs)
         default = "the default webhook" if None in self._webhooks else "no default webhook"
         return Configured("live", ", ".join([default, *names]))
 

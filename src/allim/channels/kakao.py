@@ -97,9 +97,8 @@ class KakaoChannel(PostingChannel):
     def configured(self) -> Configured:
         """Live with a gateway, else a success that says it called nobody."""
         if self._url is None:
-            return Configured(
-                "not_configured", "KAKAO_WEBHOOK_URL is not set: nothing is sent to Kakao"
-            )
+            words = "KAKAO_WEBHOOK_URL is not set: nothing is sent to Kakao"
+            return Configured("not_configured", words, needs="KAKAO_WEBHOOK_URL")
         return Configured("live", "posts to the gateway of KAKAO_WEBHOOK_URL")
 
     def target(self, content: Message) -> str:

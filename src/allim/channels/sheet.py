@@ -185,6 +185,7 @@ class NoWriter:
         return Configured(
             "not_configured",
             "neither SHEET_WEBHOOK_URL nor SHEET_SPREADSHEET_ID is set: no row is written",
+            needs="SHEET_WEBHOOK_URL or SHEET_SPREADSHEET_ID",
         )
 
     def knows_sheet(self, name: str) -> bool:

@@ -169,9 +169,8 @@ class TelegramChannel(PostingChannel):
     def configured(self) -> Configured:
         """Live with a token, else a success that says it called nobody."""
         if self._token is None:
-            return Configured(
-                "not_configured", "TELEGRAM_BOT_TOKEN is not set: nothing is sent to Telegram"
-            )
+            words = "TELEGRAM_BOT_TOKEN is not set: nothing is sent to Telegram"
+            return Configured("not_configured", words, needs="TELEGRAM_BOT_TOKEN")
         chat = "a default chat" if self._chat else "no default chat"
         return Configured("live", f"sends as bot {self._token.partition(':')[0]}, {chat}")
 

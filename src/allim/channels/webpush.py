@@ -157,6 +157,7 @@ class WebPushChannel(PostingChannel):
             return Configured(
                 "not_configured",
                 "WEBPUSH_VAPID_PRIVATE_KEY is not set: nothing is sent to browsers",
+                needs="WEBPUSH_VAPID_PRIVATE_KEY",
             )
         return Configured("live", f"applicationServerKey {self._signer.public_text}")
 

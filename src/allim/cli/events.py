@@ -29,6 +29,10 @@ keys_app = typer.Typer(
 )
 
 SESSION = "allim events"
+Error = Annotated[
+    str | None,
+    typer.Option(help="Only those whose error begins so, up to its first colon: too_large."),
+]
 
 
 class Status(StrEnum):
@@ -55,6 +59,7 @@ def list_(
     topic: Annotated[str | None, typer.Option(help="Only this topic.")] = None,
     key: Annotated[str | None, typer.Option(help="Only this key.")] = None,
     status: Annotated[list[Status] | None, typer.Option(help="Only these statuses.")] = None,
+    error: Error = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
 ) -> None:
     """List events, newest first.
@@ -65,7 +70,10 @@ def list_(
     from allim.events.views import EventStatus
 
     wanted = EventFilter(
-        topic=topic, key=key, status=[EventStatus(one.value) for one in status] if status else None
+        topic=topic,
+        key=key,
+        error=error,
+        status=[EventStatus(one.value) for one in status] if status else None,
     )
 
     async def show(database: Database, _: Environment) -> int:
@@ -123,6 +131,7 @@ def replay(
     topic: Annotated[str | None, typer.Option(help="All of this topic.")] = None,
     key: Annotated[str | None, typer.Option(help="All of this key.")] = None,
     status: Annotated[list[Replayable] | None, typer.Option(help="Which of those.  [DEAD]")] = None,
+    error: Error = None,
     since: Annotated[
         str | None, typer.Option("--from", help="Published then or later: 2026-01-31T09:00+09:00.")
     ] = None,
@@ -133,20 +142,22 @@ def replay(
 
     `allim events replay --topic user-events --from 2026-01-31T09:00+09:00`
 
-    Keys keep their order among what is replayed. Failed events are tried at once.
+    Keys keep their order among what is replayed. Failed events are tried at once. `--error` is
+    what the console groups dead events by.
     """
     from allim.base.errors import ConfigurationError, NotFound
     from allim.database.wakes import wake_now
     from allim.database.waking import EVENTS
     from allim.events.relaying.operations import OutboxOperator, Selection
 
-    filters = (topic, key, status, since, until)
+    filters = (topic, key, status, error, since, until)
     if bool(event_ids) == any(each is not None for each in filters):
         raise ConfigurationError("say which events: by their ids, or by options (see --help)")
     selection = Selection(
         statuses=[one.value for one in status or (Replayable.DEAD,)],
         topic=topic,
         key=key,
+        error=error,
         since=_moment(since),
         until=_moment(until),
     )
@@ -161,7 +172,7 @@ def replay(
             "event.replay",
             _subject(chosen),
             lambda: operator.replay(chosen),
-            detail={"events": len(chosen), "topic": topic, "key": key},
+            detail={"events": len(chosen), "topic": topic, "key": key, "error": error},
         )
         await wake_now(database, {EVENTS})
         return replayed

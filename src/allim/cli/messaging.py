@@ -52,7 +52,12 @@ def messaging_worker(
 
 
 def trace(
-    recipient: Annotated[str, typer.Argument(help="A phone number, however it is written.")],
+    recipient: Annotated[
+        str,
+        typer.Argument(
+            help="A phone number, however it is written; or a provider's id of a message or group."
+        ),
+    ],
     limit: Annotated[int, typer.Option(help="The newest so many.", min=1, max=250)] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -32,6 +32,7 @@ class DeliveryFilters(TypedDict, total=False):
     error_code: str
     tenant_id: int
     provider_id: str
+    provider_message_id: str
     row_key: str
 
 

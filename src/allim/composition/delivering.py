@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -13,6 +12,7 @@ from allim.channels.channel import Channel, Message, RecipientKind
 from allim.channels.kakao import NAME as KAKAO
 from allim.channels.sending import CALL_GRACE
 from allim.channels.sheet import NAME as SHEET
+from allim.composition.announcing import announce
 from allim.composition.foundation import Foundation
 from allim.composition.parts import Part
 from allim.composition.reporting import taking_in_reports
@@ -27,8 +27,6 @@ from allim.relay.lane import Lane
 from allim.relay.policy import ChannelPolicy, combine
 from allim.relay.relay import Relay
 from allim.relay.single_pass import PassFigures, SinglePass
-
-log = logging.getLogger("allim")
 
 CAN_BE_GONE = frozenset(
     {
@@ -104,10 +102,7 @@ def _relay(base: Foundation, only: Sequence[str]) -> Relay[Message]:
         raise ConfigurationError(f"invalid settings: {words}")
     quiet = KnownRules()
     lanes = [_lane(name, base, quiet) for name in chosen]
-    for lane in lanes:
-        configured = base.channels[lane.name].configured()
-        level = logging.INFO if configured.mode == "live" else logging.WARNING
-        log.log(level, "channel %s is %s: %s", lane.name, configured.mode, configured.detail)
+    announce([base.channels[name] for name in chosen], base.environment)
     base.watch.relays(chosen)
     observer = base.watch.observer(base.worker)
     return Relay(

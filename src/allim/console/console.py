@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from allim.base.errors import DatabaseUnavailable, Forbidden, NotFound, RequestError
 from allim.console.assets import Assets
 from allim.console.entrance import GUEST, SESSION, Entrance
+from allim.console.failed_logins import FailedLogins
 from allim.console.forms import Form
 from allim.console.languages import LANGUAGES, Catalogue, choose_language
 from allim.console.page import Action, Page
@@ -27,6 +28,8 @@ from allim.console.sessions import Sessions, csrf_token
 from allim.console.settings import ConsoleSettings
 from allim.console.visit import Setting, Visit
 from allim.web.access import CONSOLE
+from allim.web.proxies import TrustedProxies
+from allim.web.settings import AccessSettings
 
 log = logging.getLogger("allim.console")
 
@@ -43,11 +46,12 @@ class Console:
 
     def __init__(self, services: ConsoleServices) -> None:
         settings = services.environment.read(ConsoleSettings)
+        access = services.environment.read(AccessSettings)
         self._pages: Sequence[Page] = pages_of(services)
         self._sessions = Sessions(
             services.database, services.keys, settings.allim_console_session_hours
         )
-        self._entrance = Entrance(self._sessions)
+        self._entrance = Entrance(self._sessions, FailedLogins(services.audit))
         self._setting = Setting(
             root=settings.allim_root_path + CONSOLE,
             templates=Templates(),
@@ -55,6 +59,7 @@ class Console:
             audit=services.audit,
             catalogues={language: Catalogue(language) for language in LANGUAGES},
             navigation=tuple((page.name, page.actions[0].path) for page in self._pages),
+            proxies=TrustedProxies.of(access.allim_trusted_proxies),
         )
 
     def router(self) -> Router:

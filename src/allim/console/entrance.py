@@ -6,11 +6,12 @@ from urllib.parse import urlsplit
 
 from starlette.responses import Response
 
-from allim.base.errors import Forbidden
+from allim.console.failed_logins import FailedLogins
 from allim.console.languages import LANGUAGES
 from allim.console.login_limit import SECONDS, LoginLimit
-from allim.console.sessions import Sessions
+from allim.console.sessions import NOBODY, NoEntry, Sessions
 from allim.console.visit import SECURITY_HEADERS, Visit
+from allim.web.proxies import network_of
 
 SESSION = "allim_session"
 GUEST = "allim_guest"
@@ -21,8 +22,9 @@ _YEAR = 365 * 24 * 3600
 class Entrance:
     """What is reached without a session."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, failed: FailedLogins) -> None:
         self._sessions = sessions
+        self._failed = failed
         self._limit = LoginLimit()
 
     def send_to_login(self, visit: Visit) -> Response:
@@ -45,27 +47,29 @@ class Entrance:
     async def log_in(self, visit: Visit) -> Response:
         """Open a session for a good key."""
         after = _after(visit.form.text("next"))
-        client = visit.request.client.host if visit.request.client else ""
+        client = network_of(visit.client)
 
         def refuse(status: int, problem: str) -> Response:
             return visit.render("login.html", status=status, next=after, problem=problem)
 
         if self._limit.refuses(client):
+            await self._failed.note(NoEntry("unknown_key", NOBODY), visit.client)
             answer = refuse(429, visit.t("base.login.too_often"))
             answer.headers["Retry-After"] = str(int(SECONDS))
             return answer
         # Counted before anything is waited for, or guesses sent at once would all be let through.
         self._limit.failed(client)
         try:
-            opened = await self._sessions.open(visit.form.text("key") or "")
-        except Forbidden as error:
+            token = await self._sessions.open(visit.form.text("key") or "", visit.client)
+        except NoEntry as error:
+            await self._failed.note(error, visit.client)
+            if error.name == NOBODY:
+                return refuse(401, visit.t("base.login.unknown_key"))
             self._limit.succeeded(client)
             return refuse(403, visit.t(f"base.login.{error.code}"))
-        if opened is None:
-            return refuse(401, visit.t("base.login.unknown_key"))
         self._limit.succeeded(client)
         answer = visit.redirect(after)
-        visit.set_cookie(answer, SESSION, opened[0], seconds=self._sessions.seconds)
+        visit.set_cookie(answer, SESSION, token, seconds=self._sessions.seconds)
         return answer
 
     async def log_out(self, visit: Visit) -> Response:

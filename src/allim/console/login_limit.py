@@ -12,7 +12,7 @@ _CLIENTS = 10_000
 
 
 class LoginLimit:
-    """Counts failed logins per client address: FAILURES within SECONDS, then none for a while."""
+    """Counts failed logins per client: FAILURES within SECONDS, then none for a while."""
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from allim.base.errors import FieldProblem, InvalidRequest
+from allim.base.validation import in_our_words
 from allim.console.forms import Form
 from allim.console.searches import read_moment
 from allim.console.visit import Visit
@@ -45,7 +46,7 @@ def replay_request(form: Form) -> ReplayRequest:
                 FieldProblem(
                     "/" + "/".join(str(part) for part in problem["loc"] if part != "filter"),
                     problem["type"],
-                    problem["msg"],
+                    in_our_words(problem),
                 )
                 for problem in error.errors(include_url=False, include_input=False)
             ]
@@ -68,6 +69,7 @@ def event_selection(visit: Visit) -> Selection:
     return Selection(
         topic=form.text("topic"),
         key=form.text("key"),
+        error=form.text("error"),
         since=read_moment(visit, "from", form.text("from")),
         until=read_moment(visit, "to", form.text("to")),
     )

@@ -7,9 +7,9 @@ import hmac
 import secrets
 from dataclasses import dataclass
 
-from allim.base.errors import Forbidden
 from allim.database.pool import Database
 from allim.database.statements import Statements
+from allim.hub.audit import record
 from allim.web.access import AccessScope, Principal
 from allim.web.keys import ApiKeys, digest_of
 
@@ -17,6 +17,17 @@ SQL = Statements.load("allim.console", "sessions.sql")
 
 LOCAL = "local"
 """Who acts where no key is configured: whoever sits at this machine."""
+NOBODY = "?"
+"""Who brings a key that nobody knows; no key can be called so."""
+LOGIN = "console.login"
+
+
+class NoEntry(Exception):
+    """A key does not open the console; `name` is what it is called, NOBODY for an unknown one."""
+
+    def __init__(self, code: str, name: str, tenant: int | None = None) -> None:
+        super().__init__(code)
+        self.code, self.name, self.tenant = code, name, tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +80,11 @@ class Sessions:
             return None
         return Actor(principal.name, principal.scopes)
 
-    async def open(self, key: str) -> tuple[str, Actor] | None:
-        """A new session's token, for a key; None for one that nobody knows.
+    async def open(self, key: str, client: str) -> str:
+        """A new session's token, for a key; on record with the address it was brought from.
 
-        Raises Forbidden for a key that may not see the console: one without the scope `read`,
-        or of a single tenant, since pages show what belongs to all.
+        Raises NoEntry for a key that nobody knows, and for one that may not see the console:
+        without the scope `read`, or of a single tenant, since pages show what belongs to all.
         """
         digest = digest_of(key)
         principal = await self._keys.owner(digest)
@@ -81,18 +92,22 @@ class Sessions:
             await self._keys.refresh()
             principal = await self._keys.owner(digest)
         if principal is None:
-            return None
+            raise NoEntry("unknown_key", NOBODY)
         if principal.tenant_id is not None:
-            raise Forbidden("tenant_key", "this key is for one tenant, and the console for all")
+            raise NoEntry("tenant_key", principal.name, principal.tenant_id)
         if not _may_enter(principal):
-            raise Forbidden("missing_scope", "the console needs a key of scope read or operate")
+            raise NoEntry("missing_scope", principal.name)
         token = secrets.token_urlsafe(32)
         await self._database.fetch(SQL["prune"])
-        await self._database.fetch(
-            SQL["open"],
-            {"token_hash": _hash(token), "key_hash": digest, "hours": self._hours},
-        )
-        return token, Actor(principal.name, principal.scopes)
+        async with self._database.transaction() as tx:
+            await tx.execute(
+                SQL["open"],
+                {"token_hash": _hash(token), "key_hash": digest, "hours": self._hours},
+            )
+            await record(
+                tx, actor=principal.name, action=LOGIN, subject="console", detail={"from": client}
+            )
+        return token
 
     async def close(self, token: str | None) -> None:
         """End a session, if it is one."""

@@ -20,6 +20,7 @@ from allim.console.rendering import Templates
 from allim.console.sessions import Actor
 from allim.hub.audit import AuditLog, Entry
 from allim.hub.model import MAX_BIGINT
+from allim.web.proxies import TrustedProxies
 
 Answer = TypeVar("Answer")
 
@@ -47,6 +48,7 @@ class Setting:
     audit: AuditLog
     catalogues: Mapping[str, Catalogue]
     navigation: tuple[tuple[str, str], ...]
+    proxies: TrustedProxies
 
     def url(self, path: str, **query: object) -> str:
         """The address of a path of the console; what is None is left out of the query."""
@@ -86,6 +88,11 @@ class Visit:
         given = self.request.query_params.get(name) or ""
         # PostgreSQL's text cannot hold a NUL, so nothing that is searched for has one.
         return given.replace("\x00", "").strip()[:1000] or None
+
+    @property
+    def client(self) -> str:
+        """The address that it is asked from."""
+        return self.setting.proxies.client(self.request)
 
     @property
     def cursor(self) -> str | None:
@@ -195,7 +202,7 @@ class Visit:
     def _is_secure(self) -> bool:
         # The browser says in Origin what it sees, also where a proxy ends TLS before us.
         origin = self.request.headers.get("origin", "")
-        return self.request.url.scheme == "https" or origin.startswith("https://")
+        return origin.startswith("https://") or self.setting.proxies.is_encrypted(self.request)
 
     @property
     def own_path(self) -> str:

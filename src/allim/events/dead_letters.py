@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import LiteralString
 
 from allim.database.pool import Database
 from allim.database.statements import Statements
 
 SQL = Statements.load("allim.events", "dead_letters.sql")
 
+ERROR_KIND: LiteralString = SQL["error_kind"]
+ERROR_LIMIT = 80
 GROUPS = 100
 LOOKED_AT = 20_000
 
@@ -29,5 +32,6 @@ class EventGroup:
 
 async def dead_event_groups(database: Database) -> Sequence[EventGroup]:
     """The groups of the newest 20,000 dead events, the largest first."""
-    rows = await database.fetch(SQL["groups"], {"groups": GROUPS, "most": LOOKED_AT})
+    statement = SQL["groups"].replace("{error_kind}", ERROR_KIND)
+    rows = await database.fetch(statement, {"groups": GROUPS, "most": LOOKED_AT})
     return [EventGroup(*row) for row in rows]

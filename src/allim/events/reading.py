@@ -16,6 +16,7 @@ from allim.base import base64url
 from allim.base.errors import FieldProblem, InvalidRequest, NotFound
 from allim.database.pool import Database
 from allim.database.statements import Statements
+from allim.events.dead_letters import ERROR_KIND
 from allim.events.views import BlockedKey, EventPage, EventStatus, EventSummary, EventView
 
 SQL = Statements.load("allim.events", "reading.sql")
@@ -47,6 +48,8 @@ class EventFilter:
     status: Sequence[EventStatus] | None = None
     topic: str | None = None
     key: str | None = None
+    error: str | None = None
+    """What its error begins with, up to the first colon: what dead events are grouped by."""
     since: datetime | None = None
     until: datetime | None = None
 
@@ -146,7 +149,7 @@ def _filters(wanted: EventFilter) -> tuple[LiteralString, dict[str, Any]]:
     for field in fields(wanted):
         if (value := getattr(wanted, field.name)) is not None:
             parameters[field.name] = list(value) if field.name == "status" else value
-            places += " AND " + SQL[field.name]
+            places += " AND " + SQL[field.name].replace("{error_kind}", ERROR_KIND)
     return places, parameters
 
 

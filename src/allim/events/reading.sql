@@ -39,6 +39,9 @@ topic = %(topic)s
 -- name: key
 message_key = %(key)s
 
+-- name: error
+{error_kind} = %(error)s
+
 -- name: since
 created_at >= %(since)s
 

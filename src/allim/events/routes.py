@@ -13,6 +13,7 @@ from allim.base.errors import Conflict, Forbidden
 from allim.database.pool import Database
 from allim.database.transactions import converse
 from allim.database.waking import EVENTS
+from allim.events.dead_letters import ERROR_LIMIT
 from allim.events.encryption import Encryption
 from allim.events.publishing import store
 from allim.events.reading import PAGE_LIMIT, EventFilter, EventReader
@@ -52,6 +53,10 @@ class EventQuery(_Listing):
 
     key: Annotated[str, Field(max_length=1024, pattern=NO_NUL)] | None = None
     status: list[EventStatus] | None = None
+    error: Annotated[str, Field(max_length=ERROR_LIMIT, pattern=NO_NUL)] | None = Field(
+        default=None,
+        description="What its error begins with, up to the first colon, as `too_large`",
+    )
     since: AwareDatetime | None = Field(default=None, alias="from")
     until: AwareDatetime | None = Field(default=None, alias="to")
 

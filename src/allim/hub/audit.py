@@ -109,6 +109,15 @@ class AuditLog:
             SQL["end"], {"id": identity, "outcome": outcome.value, "detail": Jsonb(detail)}
         )
 
+    async def refused(self, entry: Entry) -> int:
+        """Write what was refused at once; the number of the entry."""
+        [(identity,)] = await self._database.fetch(SQL["refused"], entry.parameters)
+        return int(identity)
+
+    async def counted(self, identity: int, tries: int) -> None:
+        """Write how many tries a refused entry stands for by now."""
+        await self._database.fetch(SQL["counted"], {"id": identity, "tries": tries})
+
     async def about(self, subjects: Sequence[str], *, limit: int = 200) -> list[AuditRow]:
         """What was done to any of these, oldest first."""
         rows = await self._database.fetch(

@@ -14,6 +14,20 @@ UPDATE audit_log
  WHERE id = %(id)s AND outcome = 'begun'
 RETURNING id
 
+-- name: refused
+INSERT INTO audit_log (actor, action, subject, tenant_id, detail, outcome)
+VALUES (%(actor)s, %(action)s, %(subject)s, %(tenant_id)s, %(detail)s, 'refused')
+RETURNING id
+
+-- name: counted
+-- A row that stands for several of the same: how many, never fewer than it says.
+UPDATE audit_log
+   SET detail = detail || jsonb_build_object('tries', %(tries)s::int),
+       updated_at = clock_timestamp()
+ WHERE id = %(id)s AND outcome = 'refused'
+   AND coalesce((detail ->> 'tries')::int, 0) < %(tries)s::int
+RETURNING id
+
 -- name: list
 -- Backwards along the primary key; a subject has audit_log_subject.
 SELECT id, actor, action, subject, tenant_id, detail, outcome, created_at

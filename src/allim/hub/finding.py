@@ -33,7 +33,7 @@ class Finder:
         return rows[0][0] if rows else None
 
     async def known_as(self, word: str) -> Sequence[UUID]:
-        """Notifications with this provider's id, row key or idempotency key."""
+        """Notifications with this provider's or message's id, row key or idempotency key."""
         return [row[0] for row in await self._database.fetch(SQL["by_word"], {"word": word})]
 
     async def is_recipient(self, word: str) -> bool:

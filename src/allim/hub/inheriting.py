@@ -61,15 +61,15 @@ class Said:
             named=Named.by(delivery, parent.named),
         )
 
-    def filled_in(self, request: NotificationRequest) -> Said:
+    def filled_in(self, request: NotificationRequest, tenant: int | None) -> Said:
         """With what its channel knows where nothing is said; the same where it knows nothing."""
         if not fills_in(type(self.channel)):
             return self
         assert isinstance(self.channel, FillsIn)
-        draft = self.channel.fill_in(self.draft(request))
+        draft = self.channel.fill_in(self.draft(request, tenant))
         return replace(self, recipient=draft.recipient, template_code=draft.template_code)
 
-    def draft(self, request: NotificationRequest) -> Draft:
+    def draft(self, request: NotificationRequest, tenant: int | None) -> Draft:
         """What the channel is asked about, with the notification's words where it has none."""
         return Draft(
             recipient=self.recipient,
@@ -77,6 +77,7 @@ class Said:
             message=own_or(self.message, request.message),
             template_code=self.template_code,
             payload=self.payload or {},
+            tenant_id=tenant,
         )
 
     def stored_payload(self) -> dict[str, Any]:

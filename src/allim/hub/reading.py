@@ -84,6 +84,7 @@ class DeliveryFilter:
     error_code: str | None = None
     tenant_id: int | None = None
     provider_id: str | None = None
+    provider_message_id: str | None = None
     row_key: str | None = None
 
 

@@ -231,5 +231,7 @@ AND d.error_code = %(error_code)s
 AND d.tenant_id = %(tenant_id)s
 -- name: delivery_provider_id
 AND d.provider_id = %(provider_id)s
+-- name: delivery_provider_message_id
+AND d.provider_message_id = %(provider_message_id)s
 -- name: delivery_row_key
 AND d.row_key = %(row_key)s

@@ -121,7 +121,7 @@ class _Resolution:
         # A template may say the recipient's name.
         is_rendered = delivery.template_code is not None and self._templates is not None
         alike = not (delivery.then or delivery.fallback or is_rendered or fills_in(type(channel)))
-        draft = Said.by(delivery, channel, None).draft(self._request)
+        draft = Said.by(delivery, channel, None).draft(self._request, self._tenant)
         first = before
         for at, recipient in enumerate(recipients[1:], 1):
             before = len(self.problems)
@@ -163,7 +163,7 @@ class _Resolution:
         if delivery.recipients is not None and parent is not None:
             words = "are for the deliveries of the notification itself"
             self._problem(f"{place}/recipients", "not_a_step", words)
-        said = own = Said.by(delivery, channel, parent).filled_in(self._request)
+        said = own = Said.by(delivery, channel, parent).filled_in(self._request, self._tenant)
         problems = len(self.problems)
         if said.named is not NOTHING and (said.named.code or said.named.version):
             own = self._rendered(said, place)
@@ -267,7 +267,7 @@ class _Resolution:
                 )
         self._check_recipient(own.recipient, place)
         by = f" (as the template {own.rendered_by!r} renders it)" if own.rendered_by else ""
-        for problem in own.channel.check(own.draft(self._request)):
+        for problem in own.channel.check(own.draft(self._request, self._tenant)):
             self._problem(place + problem.place, problem.code, problem.message + by)
 
     def _check_recipient(self, recipient: str | None, place: str) -> None:

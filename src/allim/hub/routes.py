@@ -204,7 +204,12 @@ class DeliveryQuery(_Listing):
     notification_id: UUID | None = None
     error_code: Word | None = None
     tenant_id: TenantId | None = None
-    provider_id: Word | None = None
+    provider_id: Word | None = Field(
+        default=None, description="The provider's id of the attempt, as Solapi's group"
+    )
+    provider_message_id: Word | None = Field(
+        default=None, description="The provider's id of the message"
+    )
     row_key: RowKey | None = None
 
 

@@ -135,7 +135,16 @@ def trace_routes(tracer: Tracer) -> APIRouter:
         summary="Why did my text not come? All that was sent to a number, in time order",
     )
     async def trace(
-        recipient: Annotated[str, Query(min_length=1, max_length=500, pattern=r"^[^\x00]*$")],
+        recipient: Annotated[
+            str,
+            Query(
+                min_length=1,
+                max_length=500,
+                pattern=r"^[^\x00]*$",
+                description="A phone number in any spelling, another address, or a provider's id"
+                " of a message or group",
+            ),
+        ],
         principal: Reading,
         limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT)] = 100,
     ) -> TraceView:

@@ -129,7 +129,7 @@ class SuppressionList:
         if recipient is not None:
             recipient = canonical(recipient, kind_of(recipient))
         rows = await self._database.fetch(
-            _statement("list"),
+            _listing(own, recipient),
             {
                 "before": cursors.read_delivery_cursor(cursor) if cursor else None,
                 "tenant": own,
@@ -209,6 +209,15 @@ def _refuse_nobody(recipient: str, kind: SuppressedKind) -> None:
         raise InvalidRequest([FieldProblem("/recipient", error.code, str(error))]) from None
     except ValueError as error:
         raise InvalidRequest([FieldProblem("/recipient", "recipient", str(error))]) from None
+
+
+def _listing(own: int | None, recipient: str | None) -> LiteralString:
+    filters: LiteralString = ""
+    if recipient is not None:
+        filters = SQL["of_recipient" if own is None else "of_recipient_for_tenant"]
+    elif own is not None:
+        filters = SQL["of_tenant"]
+    return _statement("list").replace("{filters}", filters)
 
 
 def _statement(name: str) -> LiteralString:

@@ -57,11 +57,20 @@ DELETE FROM suppression AS s
 RETURNING s.id
 
 -- name: list
--- A tenant sees its own entries, and what holds for all only of an address that it names: the others
--- are addresses that other tenants write to.
+-- Newest first, along the primary key or by what an index knows.
 SELECT {suppression} FROM suppression AS s
- WHERE (CAST(%(before)s AS bigint) IS NULL OR s.id < %(before)s)
-   AND (CAST(%(tenant)s AS bigint) IS NULL OR s.tenant_id = %(tenant)s
-        OR (s.tenant_id IS NULL AND CAST(%(recipient)s AS text) IS NOT NULL))
-   AND (CAST(%(recipient)s AS text) IS NULL OR s.recipient = %(recipient)s)
+ WHERE (CAST(%(before)s AS bigint) IS NULL OR s.id < %(before)s) {filters}
  ORDER BY s.id DESC LIMIT %(limit)s
+
+-- name: of_tenant
+-- A fragment: a tenant sees its own entries. Needs suppression_tenant.
+AND s.tenant_id = %(tenant)s
+
+-- name: of_recipient
+-- A fragment. Needs the unique index, by its first column.
+AND s.recipient = %(recipient)s
+
+-- name: of_recipient_for_tenant
+-- A fragment: of an address that it names a tenant also sees what holds for all; of others not,
+-- since those are addresses that other tenants write to. Needs the unique index.
+AND s.recipient = %(recipient)s AND (s.tenant_id = %(tenant)s OR s.tenant_id IS NULL)

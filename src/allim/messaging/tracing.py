@@ -1,4 +1,4 @@
-"""Why did my text not come? Everything that was done for one recipient, in time order."""
+"""Why did my text not come? Everything done for a recipient or a message, in time order."""
 
 from __future__ import annotations
 
@@ -92,9 +92,15 @@ class Tracer:
     async def trace(
         self, recipient: str, *, tenant: int | None = None, limit: int = 100
     ) -> TraceView:
-        """The newest `limit` deliveries to a phone number in any spelling, or to any address."""
+        """The newest `limit` deliveries to a phone number in any spelling, or to any address;
+        or those that the provider knows by this id of a message or group."""
         spelt = spellings(recipient)
-        asked = {"recipients": spelt, "tenant": tenant, "limit": limit}
+        asked = {
+            "recipients": spelt,
+            "word": recipient.strip(),
+            "tenant": tenant,
+            "limit": limit,
+        }
         deliveries = await self._database.fetch(SQL["trace"], asked)
         refused = await self._database.fetch(SQL["refused"], asked)
         opted_out = await self._database.fetch(SQL["opted_out"], asked)

@@ -1,6 +1,7 @@
 -- name: trace
--- The newest deliveries to a recipient, however it was spelt, with everything that happened to
--- them. Needs delivery_recipient; what is in flight stands in delivery_leased only.
+-- The newest deliveries to a recipient, however it was spelt, or of a provider's id, with
+-- everything that happened to them. Needs delivery_recipient (what is in flight stands in
+-- delivery_leased only), delivery_provider and delivery_provider_message.
 WITH meant AS MATERIALIZED (
     (SELECT id FROM delivery
       WHERE recipient = ANY (%(recipients)s::text[]) AND status <> 'PROCESSING'
@@ -11,6 +12,16 @@ WITH meant AS MATERIALIZED (
       WHERE status = 'PROCESSING' AND recipient = ANY (%(recipients)s::text[])
         AND (CAST(%(tenant)s AS bigint) IS NULL OR tenant_id = %(tenant)s)
       ORDER BY id DESC LIMIT %(limit)s)
+    UNION
+    (SELECT id FROM delivery
+      WHERE provider_message_id = %(word)s AND provider_message_id IS NOT NULL
+        AND (CAST(%(tenant)s AS bigint) IS NULL OR tenant_id = %(tenant)s)
+      ORDER BY id + 0 DESC LIMIT %(limit)s)
+    UNION
+    (SELECT id FROM delivery
+      WHERE provider_id = %(word)s AND provider_id IS NOT NULL
+        AND (CAST(%(tenant)s AS bigint) IS NULL OR tenant_id = %(tenant)s)
+      ORDER BY id + 0 DESC LIMIT %(limit)s)
 )
 SELECT json_build_object(
            'id', d.id, 'notification_id', d.notification_id, 'tenant_id', d.tenant_id,

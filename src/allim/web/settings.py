@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from allim.base.settings import SettingsGroup
 
@@ -29,6 +30,25 @@ class AccessSettings(SettingsGroup):
         description="Host headers that are answered, comma-separated; `*.example.com` and `*` may"
         " be among them. By default loopback names and ALLIM_HOST.",
     )
+    allim_trusted_proxies: tuple[str, ...] = Field(
+        (),
+        description="Networks (CIDR, comma-separated) of reverse proxies whose `X-Forwarded-For`"
+        " is believed. Not set: nobody's, so that behind a proxy all clients count as one.",
+    )
+
+    @field_validator("allim_trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("allim_trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network)
+        return value
 
     def allowed_hosts(self) -> Sequence[str]:
         """Names that a Host header may have: as set, else loopback names and ALLIM_HOST."""

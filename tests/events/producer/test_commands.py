@@ -64,7 +64,8 @@ async def test_events_are_listed_shown_replayed_and_discarded(
     assert (again.code, again.out) == (2, "discarded 0\n")
 
     assert (await events("replay", "--topic", "orders", "--dry-run")).out == "1 would be replayed\n"
-    assert (await events("replay", "--topic", "orders")).out == "1 will be published again\n"
+    assert (await events("replay", "--error", "no_such", "--dry-run")).out.startswith("0 ")
+    assert (await events("replay", "--error", "too large")).out == "1 will be published again\n"
     assert (await events("replay", str(sent.event_id))).out == "1 will be published again\n"
     again = await events("replay", str(sent.event_id))
     assert (again.code, again.out) == (2, "0 will be published again\n")

@@ -171,6 +171,8 @@ async def test_listings_are_filtered_and_paged(
     assert await pages(topic="t1") == newest[::2]
     assert await pages(key="k0") == newest[2::3]
     assert await pages(status="DEAD") == newest[7:]
+    assert await pages(error="no") == newest[7:]
+    assert await pages(status="DEAD", error="yes") == []
     assert await pages(status="DEAD", topic="t0") == newest[7::2]
     assert await pages(status="SENT") == []
     assert await pages(**{"from": "2020-01-01T00:00:00Z", "to": "2020-01-02T00:00:00Z"}) == []

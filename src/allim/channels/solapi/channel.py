@@ -80,7 +80,8 @@ class SolapiChannel(ABC):
                 "mock", "SOLAPI_MOCK or DEBUG is on: messages are printed, nothing is sent"
             )
         if self.mode == "not_configured":
-            return Configured("not_configured", "SOLAPI_API_KEY is not set: nothing is sent")
+            words = "SOLAPI_API_KEY is not set: nothing is sent"
+            return Configured("not_configured", words, needs="SOLAPI_API_KEY")
         return Configured("live", f"by {self.only_target}, from {self._sender_shown()}")
 
     def target(self, content: Message) -> str:

@@ -39,6 +39,11 @@ class SolapiSettings(SettingsGroup):
         None, description="The free number (080…) by which people opt out of advertisements."
     )
 
+    @field_validator("debug")
+    @classmethod
+    def _is_on(cls, value: str | None) -> str | None:
+        return value if (value or "").strip().lower() in YES else None
+
     @field_validator("solapi_sender")
     @classmethod
     def _is_number(cls, value: str | None) -> str | None:
@@ -73,7 +78,7 @@ class SolapiSettings(SettingsGroup):
     @property
     def mock(self) -> bool:
         """Whether nothing is sent, only printed."""
-        return self.solapi_mock or (self.debug or "").strip().lower() in YES
+        return self.solapi_mock or self.debug is not None
 
     @property
     def mode(self) -> str:

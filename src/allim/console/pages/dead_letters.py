@@ -155,6 +155,7 @@ def dead_letters_page(services: ConsoleServices) -> Page:
             status=[EventStatus.DEAD],
             topic=visit.query("topic"),
             key=visit.query("key"),
+            error=visit.query("error"),
             since=read_moment(visit, "from", visit.query("from")),
             until=read_moment(visit, "to", visit.query("to")),
         )
@@ -184,6 +185,7 @@ def dead_letters_page(services: ConsoleServices) -> Page:
             "events": len(ids),
             "topic": selection.topic,
             "key": selection.key,
+            "error": selection.error,
             "from": selection.since and selection.since.isoformat(),
             "to": selection.until and selection.until.isoformat(),
         }

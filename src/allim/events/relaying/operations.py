@@ -9,6 +9,7 @@ from uuid import UUID
 
 from allim.database.pool import Connection, Database
 from allim.database.statements import Statements
+from allim.events.dead_letters import ERROR_KIND
 from allim.events.relaying.box import STATEMENTS as BOX
 from allim.events.relaying.box import mark_heads
 from allim.relay.ordered.message import Line
@@ -31,6 +32,8 @@ class Selection:
     statuses: Collection[str] = ("DEAD",)
     topic: str | None = None
     key: str | None = None
+    error: str | None = None
+    """What the error begins with, up to the first colon: see `events/dead_letters.py`."""
     since: datetime | None = None
     until: datetime | None = None
 
@@ -51,11 +54,12 @@ class OutboxOperator:
     async def chosen(self, selection: Selection) -> Sequence[UUID]:
         """The ids of what a selection means now, oldest first, a million at most."""
         rows = await self._database.fetch(
-            SQL["chosen"],
+            SQL["chosen"].replace("{error_kind}", ERROR_KIND),
             {
                 "statuses": list(selection.statuses),
                 "topic": selection.topic,
                 "key": selection.key,
+                "error": selection.error,
                 "since": selection.since,
                 "until": selection.until,
                 "limit": MOST,

@@ -6,6 +6,7 @@ SELECT id FROM outbox_messages
  WHERE status = ANY (%(statuses)s::text[])
    AND (%(topic)s::text IS NULL OR topic = %(topic)s)
    AND (%(key)s::text IS NULL OR message_key = %(key)s)
+   AND (%(error)s::text IS NULL OR {error_kind} = %(error)s)
    AND created_at >= coalesce(%(since)s::timestamptz, '-infinity')
    AND created_at < coalesce(%(until)s::timestamptz, 'infinity')
  ORDER BY seq LIMIT %(limit)s

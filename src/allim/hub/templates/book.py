@@ -180,7 +180,7 @@ class TemplateBook:
         message = request.message if rendered.message is None else rendered.message
         payload = rendered.over(request.payload)
         if channel is not None:
-            draft = Draft(request.recipient, title, message, code, payload)
+            draft = Draft(request.recipient, title, message, code, payload, tenant)
             problems = [p for p in channel.check(draft) if request.recipient or _of_words(p)]
             if problems:
                 raise InvalidRequest(problems)
