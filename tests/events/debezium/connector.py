@@ -13,14 +13,13 @@ from typing import Any
 
 from allim.testing.maven import fetch_jars
 from tests.docs.test_blocks import blocks
-from tests.requirements import needs_program
 
 PATIENCE_SECONDS = 120.0
-VERSION = "3.4.1.Final"
+VERSION = "3.6.1.Final"
 ARTIFACTS = (
     f"io.debezium:debezium-embedded:{VERSION}",
     f"io.debezium:debezium-connector-postgres:{VERSION}",
-    "org.slf4j:slf4j-simple:2.0.17",
+    "org.slf4j:slf4j-simple:1.7.36",
 )
 PROGRAM = Path(__file__).with_name("Connector.java")
 LONGEST_LINE = 8 * 1024 * 1024
@@ -69,7 +68,7 @@ class Connector:
 
     async def publishes(self, event_id: object) -> list[Record]:
         """Wait for an event; what came until then."""
-        return await self.until(lambda all: any(each.event_id == str(event_id) for each in all))
+        return await self.until(lambda came: any(each.event_id == str(event_id) for each in came))
 
     async def read(self) -> None:
         """Take what it prints, to the end."""
@@ -93,15 +92,13 @@ def settings_of_the_page() -> dict[str, str]:
 @asynccontextmanager
 async def connector(settings: Mapping[str, str], folder: Path) -> AsyncIterator[Connector]:
     """A connector with these settings, stopped at the end as Kafka Connect stops one."""
-    java = needs_program("java")
-    needs_program("mvn")
     jars = await asyncio.to_thread(fetch_jars, f"debezium-{VERSION}", ARTIFACTS)
     file = folder / "connector.properties"
     file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     log = folder / "connector.log"
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
-            java,
+            "java",
             *("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             *("-cp", f"{jars}/*", str(PROGRAM), str(file)),
