@@ -73,6 +73,9 @@ def source(logical_server: Server, tmp_path: Path) -> Iterator[Source]:
         with psycopg.connect(source.url, autocommit=True) as inside:
             inside.execute(sql.encode())
         yield source
+        connection.execute(
+            "SELECT pg_terminate_backend(active_pid, 60000) FROM pg_replication_slots WHERE active"
+        )
         connection.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
         connection.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
         connection.execute("DROP ROLE debezium")
