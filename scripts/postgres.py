@@ -65,7 +65,7 @@ class Server:
     @property
     def url(self) -> str:
         """By the socket."""
-        return f"postgresql://{USER}@/postgres?host={quote(str(self.directory))}&port={self.port}"
+        return f"postgresql://{USER}@/postgres?host={quote(str(self.directory), safe='')}&port={self.port}"
 
 
 @contextlib.contextmanager
