@@ -65,7 +65,8 @@ class Server:
     @property
     def url(self) -> str:
         """By the socket."""
-        return f"postgresql://{USER}@/postgres?host={quote(str(self.directory), safe='')}&port={self.port}"
+        host = quote(str(self.directory), safe="")
+        return f"postgresql://{USER}@/postgres?host={host}&port={self.port}"
 
 
 @contextlib.contextmanager
