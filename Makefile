@@ -5,9 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 4
+# `make POSTGRES=15 test`: on a PostgreSQL of that version, fetched where it is not installed.
+ON := $(if $(POSTGRES),$(BIN)/python -m scripts.postgres $(POSTGRES))
 
-# What the tests of the browser, the pooler and the alerts need; without them those are skipped.
-PACKAGES := chromium fontconfig fonts-nanum pgbouncer prometheus prometheus-alertmanager
+# What the tests of the browser, the pooler, the alerts, Kafka and Debezium need; without them those
+# are skipped. Any Java from 17 on will do, and any Maven.
+PACKAGES := chromium fontconfig fonts-nanum pgbouncer prometheus prometheus-alertmanager \
+  $(shell command -v javac >/dev/null || echo default-jdk-headless) \
+  $(shell command -v mvn >/dev/null || echo maven)
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 
 # Programs that tests start by the hundred would compile themselves anew each time.
@@ -33,10 +38,10 @@ up: $(READY) ## Run Allim on http://127.0.0.1:18080
 	@$(BIN)/allim up
 
 test: $(READY) ## Run the tests (a PostgreSQL of their own is started)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(ON) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 again: $(READY) ## Run what failed last once more, one test at a time
-	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
+	$(ON) $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 check: $(READY) ## Everything that must hold: lint, format, types, import contracts, tests
 	$(BIN)/ruff check

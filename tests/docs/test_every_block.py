@@ -141,6 +141,8 @@ def test_every_statement_of_sql_runs(database_url: str) -> None:
     wrong = []
     with psycopg.connect(database_url, autocommit=True) as database:
         for block in every("sql"):
+            if block.shown_only:
+                continue
             for line, statement in _statements(block):
                 try:
                     _try_out(database, statement)

@@ -85,7 +85,7 @@ async def desk(database: Database) -> AsyncIterator[Desk]:
         settings = {
             **kvca.environment(),
             "LMS_RETRIES": "0",
-            "LMS_TIMEOUT_SECONDS": "1",
+            "LMS_TIMEOUT_SECONDS": "5",
             "SHEET_WEBHOOK_URL": sheet.url + "/exec",
             "KAKAO_WEBHOOK_URL": kakao.url + "/send",
         }

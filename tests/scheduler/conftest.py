@@ -104,11 +104,11 @@ class Stage:
         return Scheduler(ledger, {"sync": job}, limits=SchedulerLimits(**limits))
 
     async def fires(self) -> list[tuple[str, str, str | None]]:
-        """Time of day, status and error of every fire, in order."""
+        """Time of day (UTC), status and error of every fire, in order."""
         rows = await self.database.fetch(
             "SELECT due_at, status, error FROM schedule_fire ORDER BY due_at, id"
         )
-        return [(f"{due:%H:%M}", status, error) for due, status, error in rows]
+        return [(f"{due.astimezone(UTC):%H:%M}", status, error) for due, status, error in rows]
 
 
 async def settled(scheduler: Scheduler) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -186,7 +186,8 @@ class FireLedger:
 def _still_open(due_at: datetime, status: str, worker: str | None) -> str:
     if status == FireStatus.QUEUED:
         return "one that was asked for waits to be run"
-    return f"still running: what was due at {due_at:%Y-%m-%d %H:%M:%S%z}, by {worker}"
+    due = due_at.astimezone(UTC)
+    return f"still running: what was due at {due:%Y-%m-%d %H:%M:%S%z}, by {worker}"
 
 
 def _storable(error: str | None) -> str | None:

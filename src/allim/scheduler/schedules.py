@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, LiteralString
 
 from psycopg.errors import UniqueViolation
@@ -106,8 +106,9 @@ class Schedules:
             running = await (await tx.execute(SQL["open_fire"], {"id": schedule})).fetchone()
             if running is not None:
                 doing = "waits to run" if running[0] == "QUEUED" else "runs"
+                due = running[1].astimezone(UTC)
                 raise Conflict(
-                    "still_running", f"it {doing} already (due {running[1]:%Y-%m-%d %H:%M:%S%z})"
+                    "still_running", f"it {doing} already (due {due:%Y-%m-%d %H:%M:%S%z})"
                 )
             row = await (await tx.execute(SQL["request"], {"id": schedule})).fetchone()
             assert row is not None

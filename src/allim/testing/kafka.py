@@ -10,9 +10,7 @@ Needs Java 17 and Maven; `missing()` says what is not there. The jars are kept i
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,23 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
+from allim.testing.maven import fetch_jars, missing
+
+__all__ = ["KafkaNode", "fetch_kafka", "free_ports", "kafka_node", "missing"]
+
 VERSION = "4.1.0"
 START_SECONDS = 90.0
-FETCH_SECONDS = 900.0
-
-POM = f"""\
-<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>allim</groupId><artifactId>kafka</artifactId><version>1</version>
-  <packaging>pom</packaging>
-  <dependencies>
-    <dependency>
-      <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
-      <version>{VERSION}</version>
-    </dependency>
-  </dependencies>
-</project>
-"""
 
 OPTIONS = {
     "process.roles": "broker,controller",
@@ -58,35 +45,14 @@ OPTIONS = {
 }
 
 
-def missing() -> str | None:
-    """What this machine lacks for it; None where nothing."""
-    lacking = [name for name in ("java", "mvn") if shutil.which(name) is None]
-    return f"{' and '.join(lacking)} not found" if lacking else None
-
-
-def fetch_jars() -> Path:
-    """The folder of Kafka's jars; fetched once, however many processes ask at a time.
-
-    Raises subprocess.CalledProcessError where Maven cannot fetch them.
-    """
-    cache = Path(os.environ.get("ALLIM_KAFKA_CACHE") or Path.home() / ".cache" / "allim")
-    jars = cache / f"kafka-{VERSION}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"kafka-{VERSION}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if jars.is_dir():
-            return jars
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            (Path(folder) / "pom.xml").write_text(POM)
-            subprocess.run(
-                ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=jars"],
-                cwd=folder,
-                check=True,
-                timeout=FETCH_SECONDS,
-                stdout=subprocess.DEVNULL,
-            )
-            (Path(folder) / "jars").rename(jars)
-    return jars
+def fetch_kafka() -> Path:
+    """The folder of Kafka's jars. Raises subprocess.CalledProcessError where Maven fails."""
+    kept = os.environ.get("ALLIM_KAFKA_CACHE")
+    return fetch_jars(
+        f"kafka-{VERSION}",
+        [f"org.apache.kafka:kafka_2.13:{VERSION}"],
+        cache=Path(kept) if kept else None,
+    )
 
 
 @dataclass(slots=True)
@@ -184,7 +150,7 @@ class KafkaNode:
             "-XX:TieredStopAtLevel=1",
             "-Xshare:auto",
             "-cp",
-            f"{fetch_jars()}/*",
+            f"{fetch_kafka()}/*",
             program,
         ]
 
