@@ -9,6 +9,7 @@ import pytest
 
 from allim.base.errors import Conflict, IdempotencyMismatch, NotFound
 from allim.database.pool import Database
+from allim.messaging.balance import HeldDebits
 from allim.messaging.tenants import CreditRequest
 from allim.relay.outcomes import Outcome
 from tests.messaging.money_rig import LANE, PRICE, Money
@@ -159,6 +160,22 @@ async def test_what_is_cancelled_while_it_waits_with_its_debit_is_given_back(mon
     assert await money.balance(1) == 100
     assert await money.holds.refund() == 0
     await money.audit()
+
+
+async def test_a_round_that_fails_does_not_end_the_giving_back(database: Database) -> None:
+    class FailsAtFirst(HeldDebits):
+        rounds = 0
+        again = asyncio.Event()
+
+        async def refund(self) -> int:
+            self.rounds += 1
+            if self.rounds == 1:
+                raise psycopg.errors.DeadlockDetected("of all transactions ours")
+            self.again.set()
+            return 0
+
+    async with FailsAtFirst(database, every=0.0) as holds, asyncio.timeout(30):
+        await holds.again.wait()
 
 
 async def test_top_ups_count_once_and_cannot_go_below_nothing(money: Money) -> None:
