@@ -78,4 +78,6 @@ def _is_read_before_it(value: ast.expr, target: ast.expr) -> bool:
 
 
 def _awaits(node: ast.AST) -> bool:
-    return isinstance(node, ast.Await) or (isinstance(node, ast.comprehension) and node.is_async == 1)
+    if isinstance(node, ast.comprehension):
+        return node.is_async == 1
+    return isinstance(node, ast.Await)

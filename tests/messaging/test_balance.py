@@ -163,19 +163,18 @@ async def test_what_is_cancelled_while_it_waits_with_its_debit_is_given_back(mon
 
 
 async def test_a_round_that_fails_does_not_end_the_giving_back(database: Database) -> None:
-    class FailsAtFirst(HeldDebits):
-        rounds = 0
-        again = asyncio.Event()
+    failures = [psycopg.errors.DeadlockDetected("of all transactions ours")]
+    again = asyncio.Event()
 
+    class FailsAtFirst(HeldDebits):
         async def refund(self) -> int:
-            self.rounds += 1
-            if self.rounds == 1:
-                raise psycopg.errors.DeadlockDetected("of all transactions ours")
-            self.again.set()
+            if failures:
+                raise failures.pop()
+            again.set()
             return 0
 
-    async with FailsAtFirst(database, every=0.0) as holds, asyncio.timeout(30):
-        await holds.again.wait()
+    async with FailsAtFirst(database, every=0.0), asyncio.timeout(30):
+        await again.wait()
 
 
 async def test_top_ups_count_once_and_cannot_go_below_nothing(money: Money) -> None:

@@ -101,9 +101,7 @@ class Target(Generic[Content]):
         """A call that was let through is not made after all."""
         self._breaker.abandon_probe()
 
-    def record(
-        self, outcomes: Sequence[Outcome], seconds: float, *, probes: bool = True
-    ) -> bool:
+    def record(self, outcomes: Sequence[Outcome], seconds: float, *, probes: bool = True) -> bool:
         """Take in the outcomes of one call; True when that opened or closed the breaker.
 
         Faults of our own and calls that were never made say nothing about the target; nor do,
