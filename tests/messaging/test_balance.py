@@ -9,6 +9,7 @@ import pytest
 
 from allim.base.errors import Conflict, IdempotencyMismatch, NotFound
 from allim.database.pool import Database
+from allim.messaging.balance import HeldDebits
 from allim.messaging.tenant_model import CreditRequest
 from allim.relay.outcomes import Outcome
 from tests.messaging.money_rig import LANE, PRICE, Money
@@ -159,6 +160,21 @@ async def test_what_is_cancelled_while_it_waits_with_its_debit_is_given_back(mon
     assert await money.balance(1) == 100
     assert await money.holds.refund() == 0
     await money.audit()
+
+
+async def test_a_round_that_fails_does_not_end_the_giving_back(database: Database) -> None:
+    failures = [psycopg.errors.DeadlockDetected("of all transactions ours")]
+    again = asyncio.Event()
+
+    class FailsAtFirst(HeldDebits):
+        async def refund(self) -> int:
+            if failures:
+                raise failures.pop()
+            again.set()
+            return 0
+
+    async with FailsAtFirst(database, every=0.0), asyncio.timeout(30):
+        await again.wait()
 
 
 async def test_top_ups_count_once_and_cannot_go_below_nothing(money: Money) -> None:

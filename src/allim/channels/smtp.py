@@ -141,6 +141,10 @@ class SmtpPool:
         except (SMTPException, OSError):
             connection.client.close()
             return False
+        except BaseException:
+            # The mail's time is over: nobody knows of this connection any more.
+            connection.client.close()
+            raise
         return True
 
     async def _connect(self, conversation: _Conversation) -> _Connection:
@@ -190,6 +194,9 @@ class SmtpPool:
             await connection.client.rset(timeout=PROBE_PATIENCE)
         except (SMTPException, OSError):
             connection.client.close()
+        except BaseException:
+            connection.client.close()
+            raise
         else:
             await self._keep(connection)
 

@@ -80,7 +80,11 @@ class Waker:
             self._dirty.clear()
             lanes, self._lanes = self._lanes, set()
             wake = f"{self.name} {','.join(sorted(lanes))}"
-            await connection.execute("SELECT pg_notify(%s, %s)", [CHANNEL, wake])
+            try:
+                await connection.execute("SELECT pg_notify(%s, %s)", [CHANNEL, wake])
+            except psycopg.Error:
+                self.wake(lanes)  # over the next connection
+                raise
             await asyncio.sleep(GATHER_SECONDS)
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from allim.base.errors import AllimError, DatabaseUnavailable
+from allim.base.errors import DatabaseUnavailable
 from allim.base.tasks import cancel_and_wait
 from allim.channels.channel import Message
 from allim.database.pool import Connection, Database
@@ -131,5 +131,6 @@ class HeldDebits:
                     pass
             except DatabaseUnavailable as error:
                 log.warning("held debits could not be looked at: %s", error)
-            except AllimError:
+            except Exception:
+                # The loop's own boundary: what one round met must not end all giving back.
                 log.exception("held debits could not be given back")

@@ -66,6 +66,11 @@ class Dispatch(Generic[Content]):
         """How much work the lane may have claimed and not settled at a time."""
         return 4 * self._sending.concurrency * self._sending.batch
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it sends nothing any more."""
+        return self._stopping.is_set()
+
     def seconds_closed(self) -> float:
         """Where the sender has one target: how long no claim makes sense, because it is closed."""
         name = self._sender.only_target
@@ -127,19 +132,26 @@ class Dispatch(Generic[Content]):
     async def stop(self, grace: float) -> None:
         """Release what waits, give calls under way `grace` seconds, cut the rest short."""
         self._stopping.set()
-        for target in self.targets.with_waiting():
-            while target.waiting:
-                _, batch = target.waiting.popleft()
-                self.settle(batch, [Outcome.released()], target.name)
+        self._release_waiting()
         deadline = self._clock() + grace
         while self._tasks and (left := deadline - self._clock()) > 0:
             await asyncio.wait(list(self._tasks), timeout=left)
+        # One that has not begun yet would end without a word of what it was given.
+        await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=1.0)
+        # What came to wait since: those who were to send it are gone.
+        self._release_waiting()
         if self._patience_timer is not None:
             self._patience_timer.cancel()
+
+    def _release_waiting(self) -> None:
+        for target in self.targets.with_waiting():
+            while target.waiting:
+                _, batch = target.waiting.popleft()
+                self.settle(batch, [Outcome.released()], target.name)
 
     # Waiting for a target
 
@@ -265,9 +277,11 @@ class Dispatch(Generic[Content]):
         if (held_back := target.held_back()) is not None:
             self.settle(batch, [held_back], target.name)
             return
+        # Let through although it is open: of all calls under way this is the one that tries.
+        probes = target.is_open
         outcomes = await self._call(batch)
         seconds = self._clock() - began
-        if target.record(outcomes, seconds):
+        if target.record(outcomes, seconds, probes=probes):
             self._observer.breaker(self._lane, target.name, is_open=target.is_open)
         self._settle_or_ask(batch, outcomes, target.name, seconds)
 

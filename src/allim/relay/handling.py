@@ -116,6 +116,10 @@ class Handling(Generic[Content]):
         if rest:
             self.dispatch.start(self._deliver(rest))
 
+    def release(self, claim: Claim[Content]) -> None:
+        """Give back what was claimed and is not to be sent after all."""
+        self.dispatch.settle(claim.works, [Outcome.released()])
+
     async def rescue(self, limit: int) -> Sequence[Work[Content]]:
         """Take over work whose lease ran out, and begin to find out what became of it.
 
@@ -126,6 +130,11 @@ class Handling(Generic[Content]):
         )
         if lost:
             self._observer.rescued(self._lane.name, len(lost))
+        if self.dispatch.is_stopping:
+            # Nobody is left here to ask about them: their new leases run out, and the next one
+            # that takes them over does.
+            return ()
+        if lost:
             self._began(lost)
             for work in lost:
                 self.dispatch.start(self.dispatch.reconcile(work))

@@ -130,10 +130,14 @@ class SinglePass(Generic[Content]):
         while left > 0:
             try:
                 claim = await handling.claim(left)
-            except DatabaseUnavailable:
-                if not claims:
-                    raise
-                break
+            except BaseException as error:
+                if claims and isinstance(error, DatabaseUnavailable):
+                    break
+                # What was claimed before is not sent by anybody now; it must not wait for its
+                # lease to run out, nor look as if it might have been sent.
+                for claimed in claims:
+                    handling.release(claimed)
+                raise
             claims.append(claim)
             left -= len(claim.works)
             if not claim.works or not claim.look_again:

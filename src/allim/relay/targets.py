@@ -101,10 +101,11 @@ class Target(Generic[Content]):
         """A call that was let through is not made after all."""
         self._breaker.abandon_probe()
 
-    def record(self, outcomes: Sequence[Outcome], seconds: float) -> bool:
+    def record(self, outcomes: Sequence[Outcome], seconds: float, *, probes: bool = True) -> bool:
         """Take in the outcomes of one call; True when that opened or closed the breaker.
 
-        Faults of our own and calls that were never made say nothing about the target.
+        Faults of our own and calls that were never made say nothing about the target; nor do,
+        while the breaker is open, calls but the one that `probes`.
         """
         was_open = self._breaker.is_open
         self._call_seconds += (seconds - self._call_seconds) / 8
@@ -118,6 +119,8 @@ class Target(Generic[Content]):
                 failed = True
             elif outcome.kind in ANSWERED:
                 answered = True
+        if was_open and not probes:
+            return False
         if failed or answered:
             self._breaker.record(failed=failed)
         else:

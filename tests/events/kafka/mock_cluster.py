@@ -38,6 +38,12 @@ class MockCluster:
             (ctypes.c_int * times)(*[error] * times),
         )
 
+    def answer_for(self, topic: str, error: int) -> None:
+        """Answer so, in Kafka's numbers, whoever asks for a topic; 0 says that it is there."""
+        self._library.rd_kafka_mock_topic_set_error(
+            self._cluster, ctypes.c_char_p(topic.encode()), ctypes.c_int(error)
+        )
+
     def refuse_nothing(self) -> None:
         """Answer as usual again."""
         self._library.rd_kafka_mock_clear_request_errors(self._cluster, ctypes.c_int16(PRODUCE))

@@ -13,14 +13,18 @@ from allim.base.errors import ConfigurationError
 from allim.database.pool import Database
 from allim.events.publishers.kafka import KafkaPublisher
 from allim.events.publishers.kafka_client import LibraryLog
+from allim.events.publishers.kafka_topics import MISSED_KEPT, Topics
 from allim.events.relaying.message import OutboxMessage
 from allim.relay.ordered.message import Line
 from allim.relay.outcomes import OutcomeKind
+from allim.testing.clock import HandClock
+from allim.testing.kafka import kafka_node
 from tests.events.kafka.conftest import Brokers, event_id, first_by_key, headers_of
 from tests.events.kafka.mock_cluster import mock_cluster
 from tests.events.relay.conftest import Outbox, relaying
 from tests.requirements import MUST_ALL_RUN
 
+UNKNOWN_TOPIC_OR_PARTITION = 3
 NOT_ENOUGH_REPLICAS = 19
 KEYS = [f"k{number}" for number in range(20)]
 
@@ -137,6 +141,7 @@ async def test_a_topic_that_is_missing_stops_nobody_else(
     real_kafka.create(topic)
     late = f"{topic}-late"
     publisher = real_kafka.publisher()
+    publisher._topics = Topics(patience=1.0)
     await outbox.put(*events(3), topic=late)
     await outbox.put(*events(3), topic=topic)
     async with relaying(database, publisher, retry_after=0.5, max_retries=1000):
@@ -148,11 +153,72 @@ async def test_a_topic_that_is_missing_stops_nobody_else(
         )
         failed = [row for row in rows if row["status"] == "FAILED"]
         assert {row["error_message"].split(":")[0] for row in failed} == {"unknown_topic"}
+        # At first it might have been about to be there; then each try counts.
+        await outbox.until(
+            lambda rows: any(row["retry_count"] for row in rows if row["topic"] == late)
+        )
         real_kafka.create(late)
         await outbox.until_all_are("SENT")
     expected = {key: [f"{number:05}" for number in range(3)] for key in KEYS}
     assert first_by_key(await real_kafka.consume(late, 60)) == expected
     await publisher.close()
+
+
+async def test_a_topic_that_the_brokers_make_when_asked_costs_no_retry(
+    database: Database, outbox: Outbox, real_kafka: Brokers, topic: str
+) -> None:
+    with kafka_node(auto_create_topics_enable="true") as node:
+        brokers = Brokers(node.servers, node)
+        publisher = brokers.publisher()
+        await outbox.put(*events(3), topic=topic)
+        async with relaying(database, publisher, retry_after=3600.0):
+            rows = await outbox.until_all_are("SENT")
+        assert {row["retry_count"] for row in rows} == {0}
+        came = await brokers.consume(topic, 60)
+        await publisher.close()
+    assert first_by_key(came) == {key: [f"{number:05}" for number in range(3)] for key in KEYS}
+
+
+async def test_a_topic_that_is_not_there_yet_is_asked_for_again_and_costs_nothing(
+    topic: str,
+) -> None:
+    batch = [message(topic, "a", b"1", 1), message(topic, "a", b"2", 2)]
+    with mock_cluster() as cluster:
+        publisher, clock = Brokers(cluster.servers).publisher(), HandClock()
+        publisher._topics = Topics(clock=clock)
+        cluster.answer_for(topic, UNKNOWN_TOPIC_OR_PARTITION)
+        told = [await publisher.publish(batch, lambda: True)]
+        clock.turn(4.9)
+        told.append(await publisher.publish(batch, lambda: True))
+        clock.turn(0.1)
+        told.append(await publisher.publish(batch, lambda: True))
+        cluster.answer_for(topic, 0)
+        told.append(await publisher.publish(batch, lambda: True))
+        came = await Brokers(cluster.servers).consume(topic, 2)
+        await publisher.close()
+    heads = [(head.kind, head.code, head.retry_after) for head, _ in told]
+    not_yet = (OutcomeKind.SNOOZED, "unknown_topic", 0.5)
+    missing = (OutcomeKind.RETRY, "unknown_topic", None)
+    assert heads == [not_yet, not_yet, missing, (OutcomeKind.DELIVERED, None, None)]
+    assert [follower.kind for _, follower in told] == [OutcomeKind.RELEASED] * 3 + [
+        OutcomeKind.DELIVERED
+    ]
+    assert [each.value() for each in came] == [b"1", b"2"]
+
+
+def test_a_topic_that_comes_and_goes_is_given_its_seconds_again() -> None:
+    clock = HandClock()
+    topics = Topics(clock=clock)
+    assert topics.missing("orders", "unknown").kind is OutcomeKind.SNOOZED
+    clock.turn(60.0)
+    assert topics.missing("orders", "unknown").kind is OutcomeKind.RETRY
+    topics.found("orders")
+    assert not topics.unknown(["orders"])
+    assert topics.missing("orders", "unknown").kind is OutcomeKind.SNOOZED
+    assert topics.unknown(["orders"]) == ["orders"]
+    for number in range(2 * MISSED_KEPT):
+        topics.missing(f"t{number}", "unknown")
+    assert len(topics._missing_since) == MISSED_KEPT
 
 
 async def test_a_broker_that_restarts_in_mid_flow_loses_and_reorders_nothing(

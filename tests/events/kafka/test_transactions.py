@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from allim.database.pool import Database
+from allim.events.publishers import kafka_transactions
 from allim.events.publishers.kafka import KafkaPublisher
 from allim.relay.ordered.publisher import Superseded
 from allim.relay.outcomes import Outcome, OutcomeKind
@@ -72,6 +73,29 @@ class Frozen:
         if self._left == 0:
             meanwhile(self._work)
         return True
+
+
+async def test_a_producer_that_is_not_waited_for_any_more_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kafka_transactions, "OPEN_SECONDS", 1.0)
+
+    def serving() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "allim-kafka"]
+
+    before = serving()
+    async with publisher_of(Brokers("127.0.0.1:1"), "one") as publisher:
+        publishing = asyncio.create_task(
+            publisher.publish([message("orders", "a", b"1")], lambda: True)
+        )
+        async with asyncio.timeout(60):
+            while not (mine := set(serving()) - set(before)):
+                await asyncio.sleep(0.001)
+        publishing.cancel()
+        await asyncio.wait([publishing])
+    for thread in mine:
+        await asyncio.to_thread(thread.join, 60.0)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("asking", [2, 3, 5], ids=["before the first", "midway", "before commit"])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -34,9 +34,10 @@ from allim.events.relaying.box import OutboxBox
 from allim.events.relaying.message import OutboxMessage
 from allim.events.relaying.operations import OutboxOperator
 from allim.events.slots import slot_of
-from allim.relay.ordered.box import Landed, Settlement
+from allim.relay.ordered.box import Fetched, Holdings, Landed, Settlement
 from allim.relay.ordered.incarnation import Incarnation
 from allim.relay.ordered.limits import OrderedLimits
+from allim.relay.ordered.message import Line
 from allim.relay.ordered.observer import OrderedSilence
 from allim.relay.ordered.publisher import DELIVERED, NOT_TRIED, MaySend
 from allim.relay.ordered.turns import Ways
@@ -65,6 +66,17 @@ SELECT id::text, convert_from(payload, 'UTF8'), status, parked, next_retry_at IS
        slot, topic, message_key, seq FROM outbox_messages ORDER BY seq"""
 
 
+Late = tuple[str | None, Sequence[Sequence[int]]]
+"""The question whose answer comes late, and what is published before it comes, and how."""
+AT_ONCE: Late = (None, ())
+
+
+def late(*questions: str) -> st.SearchStrategy[Late]:
+    """No answer is late, or one to these is."""
+    turns = st.lists(st.lists(st.integers(0, len(OUTCOMES) - 1), max_size=2), max_size=2)
+    return st.just(AT_ONCE) | st.tuples(st.sampled_from(questions), turns)
+
+
 class Gate:
     """Where turns wait until they may go on."""
 
@@ -77,13 +89,45 @@ class Gate:
         self.waiting.append(future)
         return await future
 
+    def open(self, choices: Sequence[int]) -> None:
+        """Let the first go on."""
+        self.waiting.pop(0).set_result(choices)
+
 
 class GatedBox(OutboxBox):
-    """Writes what became of a turn when it is told to."""
+    """Writes what became of a turn when it is told to; one answer may come late.
+
+    Such an answer says what was true when it was asked.
+    """
 
     def __init__(self, database: Database, *, dead_blocks: bool) -> None:
         super().__init__(database, dead_blocks=dead_blocks)
         self.gate = Gate()
+        self.answers = Gate()
+        self.late: str | None = None
+        """The question whose next answer comes late."""
+
+    async def balance(self, relay: str) -> Holdings | None:
+        found = await super().balance(relay)
+        await self._wait("balance")
+        return found
+
+    async def blocked(self, slots: Collection[int]) -> set[Line]:
+        found = await super().blocked(slots)
+        await self._wait("blocked")
+        return found
+
+    async def fetch(
+        self, marks: Sequence[tuple[int, int]], limit: int, *, each: int | None = None
+    ) -> Fetched[OutboxMessage]:
+        found = await super().fetch(marks, limit, each=each)
+        await self._wait("fetch")
+        return found
+
+    async def _wait(self, question: str) -> None:
+        if self.late == question:
+            self.late = None
+            await self.answers.wait()
 
     async def settle(self, relay: str, settlement: Settlement[OutboxMessage]) -> Landed | None:
         await self.gate.wait()
@@ -154,6 +198,26 @@ class Relay:
         await self.life._balance()
         if (task := self.life._succession._task) is not None:
             await task
+
+    async def step(self, step: Coroutine[Any, Any, Any], late: Late) -> None:
+        """Do a step; where an answer of it is late, turns go on before it comes."""
+        question, meanwhile = late
+        self.box.late = question
+        doing = asyncio.create_task(step)
+        while not doing.done() and not self.box.answers.waiting:
+            await asyncio.sleep(0.0005)
+        if not doing.done():
+            for choices in meanwhile:
+                await self.quiet()
+                for gate in (self.world.gate, self.box.gate):
+                    if gate.waiting:
+                        gate.open(choices)
+                        await asyncio.sleep(0)
+                        await self.quiet()
+            self.box.answers.open([])
+        self.box.late = None
+        await doing
+        await self.quiet()
 
     async def quiet(self) -> None:
         """Until every turn has ended or waits at a gate."""
@@ -254,26 +318,22 @@ class Events(RuleBasedStateMachine):
         self.everybody.append(self.relays[-1])
 
     @precondition(lambda self: self.relays)
-    @rule(which=st.integers(0, 3))
-    def balance(self, which: int) -> None:
+    @rule(which=st.integers(0, 3), late=late("balance", "blocked"))
+    def balance(self, which: int, late: Late = AT_ONCE) -> None:
         relay = self._relay(which)
         if not relay.killed:
-            self.run(relay.balance())
+            self.run(relay.step(relay.balance(), late))
 
     @precondition(lambda self: self.relays)
-    @rule(which=st.integers(0, 3), drains=st.booleans())
-    def read(self, which: int, drains: bool) -> None:
+    @rule(which=st.integers(0, 3), drains=st.booleans(), late=late("fetch"))
+    def read(self, which: int, drains: bool, late: Late = AT_ONCE) -> None:
         relay = self._relay(which)
         if relay.killed or len(relay.life._turns) >= LIMITS.turns:
             return
 
-        async def step() -> None:
-            for slot, seq in relay.life._pauses.to_read_again():
-                relay.life._marks.lower(slot, seq - 1)
-            await (relay.life._drain(()) if drains else relay.life._fetch(()))
-            await relay.quiet()
-
-        self.run(step())
+        for slot, seq in relay.life._pauses.to_read_again():
+            relay.life._marks.lower(slot, seq - 1)
+        self.run(relay.step(relay.life._drain() if drains else relay.life._fetch(), late))
 
     @precondition(lambda self: self.relays)
     @rule(which=st.integers(0, 7), choices=st.lists(st.integers(0, len(OUTCOMES) - 1), max_size=5))
@@ -428,7 +488,7 @@ class Events(RuleBasedStateMachine):
         return self.relays[which % len(self.relays)]
 
     async def _open(self, relay: Relay, gate: Gate, choices: Sequence[int]) -> None:
-        gate.waiting.pop(0).set_result(choices)
+        gate.open(choices)
         await asyncio.sleep(0)
         await relay.quiet()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -198,3 +199,29 @@ def test_a_wave_has_one_message_of_each_line() -> None:
     keys = ["a", "a", None, "b", None, "a"]
     batch = [message(key, b"", number) for number, key in enumerate(keys)]
     assert list(_waves(batch)) == [[0, 2, 3, 4], [1], [5]]
+
+
+class SlowToOpen:
+    """A session that counts the clients it opens; others may go on while it does."""
+
+    def __init__(self, session: Any) -> None:
+        self.opened = 0
+        self._session = session
+
+    @asynccontextmanager
+    async def create_client(self, *names: str, **options: Any) -> AsyncIterator[Any]:
+        self.opened += 1
+        await asyncio.sleep(0)
+        async with self._session.create_client(*names, **options) as client:
+            yield client
+
+
+async def test_requests_that_begin_together_share_one_client(endpoint: str, sqs: Any) -> None:
+    url = await queue(sqs, "together")
+    publisher = SqsPublisher(url, region=REGION, endpoint_url=endpoint, **CREDENTIALS)
+    publisher._session = session = SlowToOpen(publisher._session)
+    batch = [message(None, b"x", number) for number in range(30)]
+    outcomes = await publisher.publish(batch, lambda: True)
+    assert {outcome.kind for outcome in outcomes} == {OutcomeKind.DELIVERED}
+    assert session.opened == 1
+    await publisher.close()

@@ -130,3 +130,19 @@ async def test_a_dead_letter_that_cannot_be_copied_now_is_dead_later(
         dlq.down = False
         await outbox.until_all_are("SENT", "DEAD")
     assert [message.payload for message in dlq.came] == [b"a1"]
+
+
+async def test_a_dead_letter_whose_topic_is_not_there_yet_is_copied_a_moment_later(
+    database: Database, outbox: Outbox, world: World
+) -> None:
+    dlq = World("orders.DLQ")
+    dlq.refuse("a1", Outcome.snooze("unknown_topic", 0.02))
+    publishers = {each.name: Unsealing(each, KeyRing()) for each in (world, dlq)}
+    routes = Routes([("*.DLQ", dlq.name), ("*", world.name)])
+    world.refuse("a1", *[REFUSED] * 99)
+    await outbox.put(("a", "a1"))
+    letters = DeadLetterTopics(".DLQ", publishers, routes)
+    async with relaying(database, world, dead_letters=letters, retry_after=3600.0):
+        (row,) = await outbox.until_all_are("DEAD")
+    assert [message.payload for message in dlq.came] == [b"a1"]
+    assert row["retry_count"] == 0, "nobody has failed"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from allim.events.publishers.headers import headers_of
 from allim.events.publishers.kafka_client import PURGE_SECONDS, Handover, KafkaClient, make_producer
 from allim.events.publishers.kafka_settings import KafkaOptions
+from allim.events.publishers.kafka_topics import CREATION_SECONDS, Topics
 from allim.events.relaying.message import OutboxMessage
 from allim.relay.ordered.message import Line
 from allim.relay.ordered.publisher import DELIVERED, NOT_TRIED, MaySend
@@ -38,6 +39,8 @@ TOO_LARGE = frozenset({"MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_R
 UNKNOWN_TOPIC = frozenset(
     {"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION", "UNKNOWN_TOPIC_ID"}
 )
+LEADERLESS = "LEADER_NOT_AVAILABLE"
+"""It is there, and will have a leader in a moment; librdkafka waits for that."""
 UNAUTHORIZED = frozenset({"TOPIC_AUTHORIZATION_FAILED"})
 IMPOSSIBLE = frozenset({"TOPIC_EXCEPTION", "_INVALID_ARG", "INVALID_MSG"})
 
@@ -57,7 +60,7 @@ class KafkaPublisher:
         self._delivery_timeout = settings.kafka_delivery_timeout_ms / 1000
         self._block = settings.kafka_max_block_ms / 1000
         self._client: KafkaClient | None = None
-        self._known: set[str] = set()
+        self._topics = Topics(patience=min(self._block, CREATION_SECONDS))
         make_producer(self._configuration)  # says what is wrong with it now, and not hours later
 
     def begin(self, relay: str) -> None:
@@ -115,17 +118,19 @@ class KafkaPublisher:
 
         Raises Unreachable where nobody answers.
         """
+        asked = self._topics.unknown(topics)
+        errors = {topic: await self._ask(client, topic) for topic in asked}
+        may_come = [topic for topic in asked if _may_come(errors[topic])]
+        if any(self._topics.is_new(topic) for topic in may_come):
+            # Where brokers create topics themselves, asking has done it.
+            await asyncio.sleep(WAIT_SECONDS)
+            errors.update({topic: await self._ask(client, topic) for topic in may_come})
         found: dict[str, Outcome] = {}
-        for topic in topics - self._known:  # type: ignore[operator]
-            error = await self._ask(client, topic)
-            if error is not None and error.name() in UNKNOWN_TOPIC | {"LEADER_NOT_AVAILABLE"}:
-                # Where brokers create topics themselves, asking has done it.
-                await asyncio.sleep(WAIT_SECONDS)
-                error = await self._ask(client, topic)
-            if error is None or error.name() == "LEADER_NOT_AVAILABLE":
-                self._known.add(topic)
+        for topic, error in errors.items():
+            if error is None or error.name() == LEADERLESS:
+                self._topics.found(topic)
             else:
-                found[topic] = _outcome(error)
+                found[topic] = self._outcome(topic, error)
         return found
 
     async def _ask(self, client: KafkaClient, topic: str) -> KafkaError | None:
@@ -211,11 +216,20 @@ class KafkaPublisher:
         said: Any = error.args[0] if error.args else None
         if not hasattr(said, "name"):
             return Outcome.fault("internal_error", words_of(error))
-        if said.name() in UNKNOWN_TOPIC:
-            self._known.discard(message.topic)
         if said.name() in TOO_LARGE:
             return Outcome.refused("too_large", f"{said.str()} ({len(message.payload):,} bytes)")
-        return _outcome(said)
+        return self._outcome(message.topic, said)
+
+    def _outcome(self, topic: str, error: KafkaError) -> Outcome:
+        """What an error about a topic, or about a message for it, means."""
+        name, words = error.name(), error.str()
+        if name in UNKNOWN_TOPIC:
+            return self._topics.missing(topic, words)
+        if name in UNAUTHORIZED:
+            return Outcome.retry("unauthorized", words)
+        if name in IMPOSSIBLE:
+            return Outcome.refused("impossible", words)
+        return Outcome.fault("broker_failed", words)
 
     async def _wait(self, client: KafkaClient, handover: Handover) -> None:
         """Until all is reported. Gives up the producer when nothing arrives any more."""
@@ -250,13 +264,11 @@ class KafkaPublisher:
                 outcomes[place] = DELIVERED
                 continue
             name = error.name()
-            if name in UNKNOWN_TOPIC:
-                self._known.discard(batch[place].topic)
             if name in TOO_LARGE:
                 outcomes[place] = SUSPECT
                 failed = True
             elif name in UNKNOWN_TOPIC | UNAUTHORIZED | IMPOSSIBLE:
-                outcomes[place] = _outcome(error)
+                outcomes[place] = self._outcome(batch[place].topic, error)
                 failed = True
             else:
                 lost.append(place)
@@ -313,15 +325,8 @@ class Unreachable(Exception):
 SUSPECT = Outcome.retry("request_refused", "a request with this message in it was refused")
 
 
-def _outcome(error: KafkaError) -> Outcome:
-    name, words = error.name(), error.str()
-    if name in UNKNOWN_TOPIC:
-        return Outcome.retry("unknown_topic", words)
-    if name in UNAUTHORIZED:
-        return Outcome.retry("unauthorized", words)
-    if name in IMPOSSIBLE:
-        return Outcome.refused("impossible", words)
-    return Outcome.fault("broker_failed", words)
+def _may_come(error: KafkaError | None) -> bool:
+    return error is not None and (error.name() in UNKNOWN_TOPIC or error.name() == LEADERLESS)
 
 
 def words_of(error: Exception) -> str:

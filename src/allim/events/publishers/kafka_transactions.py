@@ -83,6 +83,10 @@ class TransactionalKafkaPublisher(KafkaPublisher):
                 # The library's boundary: KafkaException for whatever was wrong.
                 client.abandon("it could not be opened")
                 raise Unreachable(words_of(error)) from error
+            except BaseException:
+                # Cancelled: nobody else knows of this producer, and its thread would never end.
+                client.abandon("it was not waited for")
+                raise
             self._client = client
         return self._client
 

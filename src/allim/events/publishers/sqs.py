@@ -64,6 +64,7 @@ class SqsPublisher:
         self.name = f"sqs:{queue_url.rpartition('/')[2]}"
         self._client: Any = None
         self._opened: Any = None
+        self._opening = asyncio.Lock()
 
     def begin(self, relay: str) -> None:
         """It has no names."""
@@ -177,17 +178,23 @@ class SqsPublisher:
         return entry
 
     async def _open(self) -> Any:
-        if self._client is None:
-            config = importlib.import_module("aiobotocore.config").AioConfig(
-                # The relay tries again by itself, in order.
-                retries={"total_max_attempts": 2, "mode": "standard"},
-                connect_timeout=5,
-                read_timeout=20,
-                max_pool_connections=CALLS,
-            )
-            self._opened = self._session.create_client("sqs", config=config, **self._options)
-            self._client = await self._opened.__aenter__()
-        return self._client
+        # Many requests begin together: without it the first of them would open a client each.
+        async with self._opening:
+            if self._client is None:
+                opened = self._session.create_client("sqs", config=_config(), **self._options)
+                self._client = await opened.__aenter__()
+                self._opened = opened
+            return self._client
+
+
+def _config() -> Any:
+    return importlib.import_module("aiobotocore.config").AioConfig(
+        # The relay tries again by itself, in order.
+        retries={"total_max_attempts": 2, "mode": "standard"},
+        connect_timeout=5,
+        read_timeout=20,
+        max_pool_connections=CALLS,
+    )
 
 
 def _waves(batch: Sequence[OutboxMessage]) -> Iterable[list[int]]:

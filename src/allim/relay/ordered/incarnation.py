@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Generic
 
 from allim.base.clock import Clock
@@ -158,14 +158,16 @@ class Incarnation(Generic[Message]):
             self._read_at = self._clock()
         if len(self._turns) < self._limits.turns:
             await self._try_again()
-        closed = self._pauses.closed()
         if len(self._turns) >= self._limits.turns or self._pauses.all_closed():
             return False
         if self._clock() >= self._due_at:
-            await self._drain(closed)
-        return await self._fetch(closed) if self._clock() >= self._read_at else False
+            await self._drain()
+        return await self._fetch() if self._clock() >= self._read_at else False
 
-    async def _fetch(self, closed: Collection[str]) -> bool:
+    async def _fetch(self) -> bool:
+        # Both of this very moment: what a turn passed over for a publisher that closed since
+        # would be overtaken by what is read above it in a slot that is idle since.
+        closed = self._pauses.closed()
         idle = self._tenure.idle(self._first_slot)
         self._drained_last.clear()
         self._read_at = self._clock() + self._poll()
@@ -231,8 +233,9 @@ class Incarnation(Generic[Message]):
                 self._tenure.turn(frozenset({slot}), messages), tries=name if has_some else None
             )
 
-    async def _drain(self, closed: Collection[str]) -> None:
+    async def _drain(self) -> None:
         """Begin a turn with parked messages that are due."""
+        closed = self._pauses.closed()
         idle = set(self._tenure.idle(self._first_slot))
         resting = idle & self._drained_last
         self._due_at = self._clock() + (0.0 if resting else self._limits.due_every)
@@ -271,10 +274,10 @@ class Incarnation(Generic[Message]):
         try:
             self._ended(turn, await self._taker.take(turn))
         except Exception:
-            # The turn's own boundary: it is as if it had not been taken.
+            # The turn's own boundary. What it has written before it failed is not known here.
             log.exception("a turn of %s failed", self.name)
-            for slot in turn.slots:
-                self._marks.lower(slot, 0)
+            self._tenure.doubt(turn.slots)
+            self._balance_at = self._clock()
             await asyncio.sleep(self._limits.pause)
         finally:
             self._tenure.busy -= turn.slots

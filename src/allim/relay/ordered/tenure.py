@@ -75,6 +75,10 @@ class Tenure(Generic[Message]):
             messages = [message for message in messages if message.line not in self.blocked]
         return Turn(slots, messages, waiting)
 
+    def doubt(self, slots: Collection[int]) -> None:
+        """What is known of these may be wrong: the next balance takes them over anew."""
+        self.held.difference_update(slots)
+
     def _surplus(self, count: int) -> set[int]:
         if count <= 0:
             return set()

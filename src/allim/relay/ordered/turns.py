@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol
 
 from allim.base.clock import Clock
@@ -205,8 +205,9 @@ class TurnTaker(Generic[Message]):
             elif outcome.kind is OutcomeKind.DELIVERED:
                 kept.append(failure)
             else:
-                delay = self._limits.retry_after
-                put_off.append(Failure(failure.message, failure.code, failure.detail, delay))
+                delay = outcome.retry_after or self._limits.retry_after
+                spent = outcome.kind is not OutcomeKind.SNOOZED
+                put_off.append(replace(failure, delay=delay, spent=spent))
         return kept, put_off
 
     async def _settle(self, settlement: Settlement[Message]) -> Landed | None:
