@@ -21,7 +21,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -34,6 +33,7 @@ from allim.database.embedded.binaries import Installation, copy, installed_here
 from allim.database.embedded.places import private_directory
 from allim.testing.kafka import free_ports
 from allim.testing.maven import fetch_jars
+from scripts.short_lived import short_lived
 
 RELEASES = {15: "15.19.0", 16: "16.15.0", 17: "17.11.0", 18: "18.6.0"}
 USER = "tester"
@@ -79,9 +79,7 @@ def running(major: int, *, as_embedded: bool = False, **settings: str) -> Iterat
     subprocess.CalledProcessError with what was said where a step fails.
     """
     account = Account.unprivileged() if os.geteuid() == 0 else Account.current()
-    directory = private_directory(
-        Path(tempfile.gettempdir()), prefix="allim-postgres-", account=account
-    )
+    directory = private_directory(short_lived(), prefix="allim-postgres-", account=account)
     try:
         found = _reachable(_installation(major, directory, as_embedded), account, directory)
         server = Server(

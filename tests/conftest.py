@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from scripts.short_lived import short_lived
 
 from allim.database.embedded import EmbeddedServer
 from allim.database.embedded.cluster import SETTINGS
@@ -43,7 +43,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid4().hex
     # Not pytest's own directory: that is too deep for the path of a socket.
-    home = Path(tempfile.gettempdir()) / f"allim-test-{run[:12]}"
+    home = short_lived() / f"allim-test-{run[:12]}"
     # It need not outlive a power cut, and every test makes a database and drops it.
     with patch.dict(SETTINGS, fsync="off", full_page_writes="off"):
         server = EmbeddedServer.open(home)

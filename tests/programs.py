@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from scripts.short_lived import short_lived
 
 from allim.composition.settings import settings_groups
 
@@ -46,7 +47,7 @@ def an_empty_directory() -> Iterator[Path]:
 
     pytest's own are not, and then an embedded server of root's keeps its data elsewhere.
     """
-    with tempfile.TemporaryDirectory(prefix="allim-program-") as name:
+    with tempfile.TemporaryDirectory(prefix="allim-program-", dir=short_lived()) as name:
         path = Path(name)
         path.chmod(0o755)
         yield path
