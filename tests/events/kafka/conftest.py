@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -62,7 +62,7 @@ class Brokers:
             consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
             unread.update(partitions)
             while unread or len({event_id(message) for message in found}) < events:
-                assert time.monotonic() < deadline, f"{len(found)} messages came"
+                assert time.monotonic() < deadline, _what_came(consumer, topic, partitions, found)
                 for message in consumer.consume(500, 0.3):
                     error = message.error()
                     if error is None:
@@ -73,6 +73,19 @@ class Brokers:
         finally:
             consumer.close()
         return found
+
+
+def _what_came(
+    consumer: Consumer, topic: str, partitions: Iterable[int], found: Sequence[Message]
+) -> str:
+    """What was read of each partition, beside what the broker says is in it."""
+    read = Counter(message.partition() for message in found)
+    ends = {
+        number: consumer.get_watermark_offsets(TopicPartition(topic, number), 10)
+        for number in partitions
+    }
+    unique = len({event_id(message) for message in found})
+    return f"{len(found)} messages came, {unique} of them different: {dict(read)} of {ends}"
 
 
 def headers_of(message: Message) -> Mapping[str, str]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,11 @@ from allim.base.errors import ConfigurationError
 from allim.database.pool import Database
 from allim.events.publishers.kafka import KafkaPublisher
 from allim.events.publishers.kafka_client import LibraryLog
-from allim.events.publishers.kafka_topics import MISSED_KEPT, Topics
+from allim.events.publishers.kafka_topics import MISSED_KEPT, YOUNG_SECONDS, Topics
 from allim.events.relaying.message import OutboxMessage
 from allim.relay.ordered.message import Line
-from allim.relay.outcomes import OutcomeKind
+from allim.relay.ordered.publisher import DELIVERED
+from allim.relay.outcomes import Outcome, OutcomeKind
 from allim.testing.clock import HandClock
 from allim.testing.kafka import kafka_node
 from tests.events.kafka.conftest import Brokers, event_id, first_by_key, headers_of
@@ -204,6 +206,38 @@ async def test_a_topic_that_is_not_there_yet_is_asked_for_again_and_costs_nothin
         OutcomeKind.DELIVERED
     ]
     assert [each.value() for each in came] == [b"1", b"2"]
+
+
+async def test_what_goes_to_a_topic_that_has_just_been_made_goes_one_by_one(
+    topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A broker that refused the first of several requests, not being ready, would take the second,
+    # and the first, when it is repeated, for a repeat of what it has.
+    handed: list[int] = []
+    hand_over = KafkaPublisher._hand_over
+
+    async def counted(self: KafkaPublisher, *given: Any, **named: Any) -> list[Outcome]:
+        outcomes = await hand_over(self, *given, **named)
+        handed.append(sum(outcome is DELIVERED for outcome in outcomes))
+        return outcomes
+
+    monkeypatch.setattr(KafkaPublisher, "_hand_over", counted)
+    made = [message(topic, f"k{number}", b"1", number) for number in range(4)]
+    old = [message(f"{topic}-old", f"k{number}", b"1", number) for number in range(3)]
+    with mock_cluster() as cluster:
+        publisher, clock = Brokers(cluster.servers).publisher(), HandClock()
+        publisher._topics = Topics(clock=clock)
+        cluster.answer_for(topic, UNKNOWN_TOPIC_OR_PARTITION)
+        await publisher.publish(made, lambda: True)
+        cluster.answer_for(topic, 0)
+        handed.clear()
+        outcomes = await publisher.publish([*made, *old], lambda: True)
+        assert (handed, {*outcomes}) == ([3, 1, 1, 1, 1], {DELIVERED})
+        clock.turn(YOUNG_SECONDS)
+        handed.clear()
+        await publisher.publish([*made, *old], lambda: True)
+        assert handed == [7]
+        await publisher.close()
 
 
 def test_a_topic_that_comes_and_goes_is_given_its_seconds_again() -> None:

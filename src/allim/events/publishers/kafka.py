@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from allim.events.publishers.headers import headers_of
@@ -20,7 +20,7 @@ from allim.events.publishers.kafka_settings import KafkaOptions
 from allim.events.publishers.kafka_topics import CREATION_SECONDS, Topics
 from allim.events.relaying.message import OutboxMessage
 from allim.relay.ordered.message import Line
-from allim.relay.ordered.publisher import DELIVERED, NOT_TRIED, MaySend
+from allim.relay.ordered.publisher import DELIVERED, NOT_HAD, NOT_TRIED, MaySend
 from allim.relay.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class KafkaPublisher:
         self._block = settings.kafka_max_block_ms / 1000
         self._client: KafkaClient | None = None
         self._topics = Topics(patience=min(self._block, CREATION_SECONDS))
+        self._young_turn = asyncio.Lock()
+        """Of all turns one at a time publishes to young topics."""
         make_producer(self._configuration)  # says what is wrong with it now, and not hours later
 
     def begin(self, relay: str) -> None:
@@ -71,15 +73,24 @@ class KafkaPublisher:
 
     async def publish(self, batch: Sequence[OutboxMessage], may_send: MaySend) -> Sequence[Outcome]:
         """Publish a batch; waits until every message is acknowledged or known not to be."""
+        topics = {message.topic for message in batch}
+        outcomes: list[Outcome] = [NOT_TRIED] * len(batch)
         try:
             client = await self._usable_client()
-            unknown = await self._unknown_topics(client, {message.topic for message in batch})
-            outcomes = await self._hand_over(client, batch, unknown, may_send)
+            unknown = await self._unknown_topics(client, topics)
+            young = {topic for topic in topics if self._topics.is_young(topic)}
+            if topics - young:
+                outcomes = await self._hand_over(client, batch, unknown, may_send, without=young)
         except Unreachable as error:
             return [Outcome.fault("broker_unavailable", str(error))] * len(batch)
         suspects = [place for place, outcome in enumerate(outcomes) if outcome is SUSPECT]
         if suspects:
+            # A request was refused for one message in it: which one is seen when each goes alone.
             await self._one_by_one(batch, outcomes, suspects, may_send)
+        if young and not any(outcome.kind in NOT_HAD for outcome in outcomes):
+            places = [place for place, message in enumerate(batch) if message.topic in young]
+            async with self._young_turn:
+                await self._one_by_one(batch, outcomes, places, may_send)
         return outcomes
 
     async def purge(self) -> None:
@@ -128,7 +139,7 @@ class KafkaPublisher:
         found: dict[str, Outcome] = {}
         for topic, error in errors.items():
             if error is None or error.name() == LEADERLESS:
-                self._topics.found(topic)
+                self._topics.found(topic, just_made=topic in may_come)
             else:
                 found[topic] = self._outcome(topic, error)
         return found
@@ -147,6 +158,8 @@ class KafkaPublisher:
         batch: Sequence[OutboxMessage],
         unknown: dict[str, Outcome],
         may_send: MaySend,
+        *,
+        without: Collection[str] = (),
     ) -> list[Outcome]:
         self._begin(client)
         outcomes: list[Outcome] = [NOT_TRIED] * len(batch)
@@ -154,7 +167,7 @@ class KafkaPublisher:
         handover = Handover(len(batch))
         handed = 0
         for place, message in enumerate(batch):
-            if stopped and message.line in stopped:
+            if (stopped and message.line in stopped) or message.topic in without:
                 continue
             if not may_send():
                 break
@@ -295,14 +308,15 @@ class KafkaPublisher:
         self,
         batch: Sequence[OutboxMessage],
         outcomes: list[Outcome],
-        suspects: Iterable[int],
+        places: Sequence[int],
         may_send: MaySend,
     ) -> None:
-        """A request was refused for one message in it: which one is seen when each goes alone."""
+        """Hand over some of a batch, each when the one before it is reported."""
         stopped: set[Line] = set()
-        for place in suspects:
-            message = batch[place]
+        for place in places:
             outcomes[place] = NOT_TRIED
+        for place in places:
+            message = batch[place]
             if message.line in stopped:
                 continue
             try:
@@ -314,6 +328,8 @@ class KafkaPublisher:
                 size = f"{len(message.payload):,} bytes"
                 alone = Outcome.refused("too_large", f"the broker does not take it ({size})")
             outcomes[place] = alone
+            if alone.kind in NOT_HAD:
+                return  # the others would each wait as long
             if alone is not DELIVERED and message.line is not None:
                 stopped.add(message.line)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from allim.relay.ordered.message import Ordered
-from allim.relay.outcomes import Outcome
+from allim.relay.outcomes import Outcome, OutcomeKind
 
 Published = TypeVar("Published", bound=Ordered, contravariant=True)
 
@@ -16,6 +16,8 @@ MaySend = Callable[[], bool]
 DELIVERED = Outcome.delivered()
 NOT_TRIED = Outcome.released()
 """It was not let go: one before it in its line failed, or the lease has run out."""
+NOT_HAD = frozenset({OutcomeKind.FAULT, OutcomeKind.UNKNOWN})
+"""The other side cannot be had: what comes after it in a batch would fare no better."""
 
 
 class Superseded(Exception):

@@ -16,7 +16,7 @@ from allim.relay.ordered.limits import OrderedLimits
 from allim.relay.ordered.message import Line, Message
 from allim.relay.ordered.observer import OrderedObserver
 from allim.relay.ordered.pauses import Pauses
-from allim.relay.ordered.publisher import NOT_TRIED, MaySend, Publisher, Superseded
+from allim.relay.ordered.publisher import NOT_HAD, NOT_TRIED, MaySend, Publisher, Superseded
 from allim.relay.ordered.succession import Succession
 from allim.relay.ordered.verdicts import judge
 from allim.relay.outcomes import Outcome, OutcomeKind
@@ -24,7 +24,6 @@ from allim.relay.outcomes import Outcome, OutcomeKind
 log = logging.getLogger("allim.relay.ordered")
 
 DATABASE_PAUSE_SECONDS = 0.2
-NOT_HAD = frozenset({OutcomeKind.FAULT, OutcomeKind.UNKNOWN})
 
 
 class DeadLetters(Protocol[Message]):
