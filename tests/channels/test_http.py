@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from allim.channels.channel import HttpAnswer
-from allim.channels.http import HttpClient, HttpFailure
+from allim.channels.http.client import HttpClient
+from allim.channels.http.failure import HttpFailure
 from allim.channels.ssrf import AddressGuard
 from allim.relay.outcomes import RESPONSE_LIMIT
 from allim.testing.http import Answer, HttpSink, Then

@@ -13,7 +13,7 @@ from allim.base.errors import ConfigurationError
 from allim.base.settings import Environment
 from allim.channels import sheet
 from allim.channels.channel import Draft
-from allim.channels.http import HttpClient
+from allim.channels.http.client import HttpClient
 from allim.channels.registry import make_http, make_services
 from allim.channels.ssrf import AddressGuard
 from allim.relay.outcomes import Outcome, OutcomeKind

@@ -18,7 +18,7 @@ from tests.channels.solapi_rig import SolapiRig, solapi_rig
 from allim.base.errors import DatabaseUnavailable
 from allim.base.settings import Environment
 from allim.channels.channel import Message
-from allim.channels.http import HttpClient
+from allim.channels.http.client import HttpClient
 from allim.channels.registry import make_http
 from allim.channels.solapi import codes
 from allim.channels.solapi.answers import read_messages, read_registration

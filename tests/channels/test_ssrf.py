@@ -11,7 +11,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from allim.base.errors import ConfigurationError
 from allim.base.settings import Environment
 from allim.channels.channel import HttpAnswer
-from allim.channels.http import HttpClient, HttpFailure, HttpSettings
+from allim.channels.http.client import HttpClient, HttpSettings
+from allim.channels.http.failure import HttpFailure
 from allim.channels.ssrf import AddressBlocked, AddressGuard
 from allim.testing.http import Answer, HttpSink
 

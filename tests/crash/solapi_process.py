@@ -22,7 +22,7 @@ import structlog
 from allim.base.settings import Environment
 from allim.channels import sms
 from allim.channels.channel import HttpAnswer, Message
-from allim.channels.http import HttpClient
+from allim.channels.http.client import HttpClient
 from allim.channels.registry import make_http, make_services
 from allim.database.pool import Database
 from allim.relay.lane import Lane

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from allim.channels.channel import HttpAnswer
-from allim.channels.http import HttpFailure
+from allim.channels.http.failure import HttpFailure
 from allim.relay.outcomes import Outcome
 
 NEVER_WORKS = frozenset({"invalid_url", "blocked_address"})

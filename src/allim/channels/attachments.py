@@ -20,7 +20,7 @@ from pydantic import Field, field_validator
 
 from allim.base.settings import SettingsGroup
 from allim.channels.channel import OutgoingHttp
-from allim.channels.http import HttpFailure
+from allim.channels.http.failure import HttpFailure
 from allim.channels.mail import Attachment, one_line
 from allim.relay.outcomes import Outcome
 

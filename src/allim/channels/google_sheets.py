@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from allim.base.clock import SYSTEM_CLOCK, Clock
 from allim.channels.channel import HttpAnswer, OutgoingHttp
 from allim.channels.google import Tokens
-from allim.channels.http import HttpFailure
+from allim.channels.http.failure import HttpFailure
 from allim.channels.json_bytes import JSON_HEADERS, json_bytes
 
 SHEETS_URL = "https://sheets.googleapis.com"

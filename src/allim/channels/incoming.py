@@ -15,7 +15,7 @@ from pydantic import AfterValidator, SecretStr
 from allim.base.errors import FieldProblem
 from allim.channels.channel import ChannelServices, Configured, Draft, HttpAnswer, Message
 from allim.channels.hooks import require_url, target_of
-from allim.channels.http import HttpFailure
+from allim.channels.http.failure import HttpFailure
 from allim.channels.posting import PostingChannel
 from allim.channels.sending import Sending
 from allim.relay.outcomes import Outcome

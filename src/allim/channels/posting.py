@@ -12,7 +12,7 @@ import structlog
 from allim.channels.answers import outcome_of_failure
 from allim.channels.channel import ChannelServices, HttpAnswer, Message
 from allim.channels.hooks import without_secret
-from allim.channels.http import HttpFailure
+from allim.channels.http.failure import HttpFailure
 from allim.channels.json_bytes import JSON_HEADERS
 from allim.channels.sending import Sending
 from allim.relay.outcomes import RESPONSE_LIMIT, Outcome

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from allim.base.settings import Environment, SettingsGroup
 from allim.channels.channel import Channel, ChannelEntry, ChannelServices, SecretsFor
-from allim.channels.http import HttpClient, HttpSettings
+from allim.channels.http.client import HttpClient, HttpSettings
 from allim.channels.sending import RetrySettings, sending_settings
 from allim.channels.table import CHANNELS
 

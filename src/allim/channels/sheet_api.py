@@ -25,7 +25,7 @@ from allim.channels.answers import is_worth_retrying, outcome_of_failure, retry_
 from allim.channels.channel import Configured
 from allim.channels.google import NoToken
 from allim.channels.google_sheets import Json, Mark, Refused, Spreadsheet, Tab
-from allim.channels.http import HttpFailure
+from allim.channels.http.failure import HttpFailure
 from allim.channels.sheet_row import COLUMNS, SheetRow
 from allim.relay.outcomes import RESPONSE_LIMIT, Outcome
 from allim.relay.sender import RateLimit, SendingLimits

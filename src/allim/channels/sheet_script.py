@@ -21,7 +21,7 @@ from yarl import URL
 from allim.channels.answers import outcome_of_answer, outcome_of_failure
 from allim.channels.channel import Configured, HttpAnswer, OutgoingHttp
 from allim.channels.hooks import Verdict, target_of
-from allim.channels.http import HttpFailure
+from allim.channels.http.failure import HttpFailure
 from allim.channels.json_bytes import JSON_HEADERS, json_bytes
 from allim.channels.sheet_row import SheetRow
 from allim.relay.outcomes import Outcome

@@ -103,7 +103,7 @@ class AddressGuard:
         try:
             address = ipaddress.ip_address(host)
         except ValueError:
-            if _is_legacy_ipv4(host):
+            if is_legacy_ipv4(host):
                 return "hides where it leads"
             if (host == "localhost" or host.endswith(".localhost")) and not self._localhost:
                 return "leads to this machine"
@@ -170,7 +170,7 @@ def check_form(url: str) -> str | None:
     return None
 
 
-def _is_legacy_ipv4(host: str) -> bool:
+def is_legacy_ipv4(host: str) -> bool:
     """Whether a C library would read it as an IPv4 address: ``0x7f.1``, ``017700000001``."""
     try:
         socket.inet_aton(host)

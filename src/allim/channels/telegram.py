@@ -36,7 +36,7 @@ from allim.channels.channel import (
     RecipientKind,
 )
 from allim.channels.hooks import require_url, target_of
-from allim.channels.http import HttpFailure
+from allim.channels.http.failure import HttpFailure
 from allim.channels.json_bytes import json_bytes
 from allim.channels.pace import Pace
 from allim.channels.posting import PostingChannel

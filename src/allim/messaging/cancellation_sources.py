@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from allim.base.errors import ConfigurationError
 from allim.base.settings import Environment
-from allim.channels.http import HttpClient
+from allim.channels.http.client import HttpClient
 from allim.channels.registry import make_http
 from allim.database.pool import Database
 from allim.messaging.cancellation import CancellationSource, ReservationId, each

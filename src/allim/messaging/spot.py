@@ -9,7 +9,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from allim.channels.http import HttpClient, HttpFailure
+from allim.channels.http.client import HttpClient
+from allim.channels.http.failure import HttpFailure
 from allim.channels.ssrf import AddressGuard
 
 log = logging.getLogger("allim.messaging.spot")

@@ -18,7 +18,7 @@ import structlog
 
 from allim.channels.answers import is_worth_retrying, json_object, retry_after
 from allim.channels.channel import HttpAnswer, OutgoingHttp
-from allim.channels.http import HttpFailure
+from allim.channels.http.failure import HttpFailure
 from allim.channels.json_bytes import JSON_HEADERS, json_bytes
 from allim.channels.solapi.answers import (
     GroupStatus,

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import aiohttp
 
 from allim.channels.answers import retry_after
-from allim.channels.http import KEEP_ALIVE, ThreadResolver
+from allim.channels.http.connection import KEEP_ALIVE
+from allim.channels.http.names import ThreadResolver
 from allim.enrolment.lms import failures
 from allim.enrolment.lms.json_array import JsonArray, NotAnArray, refuse_constant
 from allim.enrolment.lms.patience import Manners, Patience

@@ -1,0 +1,161 @@
+"""One HTTP/1.1 connection: one request at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from allim.channels.http import failure
+from allim.channels.http.answer import AnswerReader, NotHttp, Reply
+from allim.channels.http.failure import HttpFailure
+from allim.channels.http.target import Place
+
+KEEP_ALIVE = 4.0
+"""Seconds an idle connection is kept: less than servers do (Node.js and Apache 5), so that no
+request meets a connection that the server is just closing."""
+
+
+class Connection(asyncio.Protocol):
+    """A connection to one place, and the exchange that is under way on it.
+
+    `idle` is called whenever it can take another request, `ended` once it can take none any more.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        *,
+        idle: Callable[[Connection], None],
+        ended: Callable[[Connection], None],
+    ) -> None:
+        self.place = place
+        self._idle = idle
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._reader = AnswerReader()
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[Reply] | None = None
+        self._due = self._loop.time() + KEEP_ALIVE
+        """When the exchange under way, or else the wait for another one, is over."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another request may be sent: it stands, and has not been idle for too long."""
+        transport = self._transport
+        return (
+            transport is not None and not transport.is_closing() and self._loop.time() < self._due
+        )
+
+    async def exchange(
+        self, request: bytes, *, timeout: float, limit: int, is_file: bool = False
+    ) -> Reply:
+        """Send a request, and wait `timeout` seconds for all of its answer.
+
+        `limit` and `is_file`: see `AnswerReader.expect`. Raises HttpFailure where not even the
+        head of an answer came; always an ambiguous one.
+        """
+        if self._transport is None:
+            raise failure.connection_lost()
+        self._reader.expect(limit, is_file=is_file)
+        waiter: asyncio.Future[Reply] = self._loop.create_future()
+        self._waiter = waiter
+        self._due = self._loop.time() + timeout
+        if self._timer is None or self._timer.when() > self._due:
+            self._set_timer()
+        self._transport.write(request)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            self._waiter = None
+            self.abort()
+            raise
+
+    def close(self) -> None:
+        """End it in good order; only an idle one."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End it at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # The transport's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It stands."""
+        # uvloop's transports are none of asyncio's classes.
+        self._transport = cast("asyncio.Transport", transport)
+        self._set_timer()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; what comes unasked would be taken for the next answer, so it ends here."""
+        if self._waiter is None:
+            self.abort()
+            return
+        reader = self._reader
+        try:
+            reader.feed(data)
+        except NotHttp:
+            self._break_off(failure.bad_answer())
+            return
+        if reader.is_whole or reader.has_enough:
+            self._finish(complete=True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has ended, which may be how the answer does."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._transport = None
+        if self._waiter is not None:
+            if exc is None:
+                self._reader.end()
+            if self._reader.is_whole:
+                self._finish(complete=True)
+            else:
+                self._break_off(failure.connection_lost())
+        self._ended(self)
+
+    def _finish(self, *, complete: bool) -> None:
+        """Hand over what there is, and see whether another request may follow."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(self._reader.reply(complete=complete))
+        transport = self._transport
+        if transport is None:
+            return
+        # What was answered before all of the request had left has to end with the answer.
+        if self._reader.may_go_on and not transport.get_write_buffer_size():
+            self._due = self._loop.time() + KEEP_ALIVE
+            self._idle(self)
+        else:
+            transport.abort()
+
+    def _break_off(self, problem: HttpFailure) -> None:
+        """No more will come: with the head there, that is an answer all the same."""
+        if self._reader.has_head:
+            self._finish(complete=False)
+            return
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(problem)
+        self.abort()
+
+    # One timer for all exchanges: it is set again when it fires, not with each of them.
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        when = min(self._due, self._loop.time() + KEEP_ALIVE)
+        self._timer = self._loop.call_at(when, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        if self._loop.time() < self._due:
+            self._set_timer()
+        elif self._waiter is not None:
+            self._break_off(failure.timed_out())
+        else:
+            self.close()

@@ -1,0 +1,83 @@
+"""Looking names up."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+NAME_LOOKUPS = 32
+"""Names looked up at once: one that hangs must not stop the others."""
+FRESH = 10.0
+"""Seconds for which an answer is used again."""
+
+
+class ThreadResolver(AbstractResolver):
+    """Looks names up in threads of its own, so that slow ones hold up nothing else."""
+
+    def __init__(self) -> None:
+        self._threads: ThreadPoolExecutor | None = None
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """The addresses of a name; OSError where it has none."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(NAME_LOOKUPS, thread_name_prefix="allim-names")
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._threads,
+            lambda: socket.getaddrinfo(
+                host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+            ),
+        )
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=port,
+                family=found_family,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for found_family, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        """Let the threads go; what they look up now is not waited for."""
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+class SharedLookups:
+    """Asks a resolver once where many ask for one name, and again after `FRESH` seconds."""
+
+    def __init__(self, resolver: AbstractResolver) -> None:
+        self._resolver = resolver
+        self._lookups: dict[tuple[str, int], asyncio.Task[list[ResolveResult]]] = {}
+
+    async def resolve(self, host: str, port: int) -> list[ResolveResult]:
+        """The addresses of a name; OSError where it has none."""
+        key = host, port
+        lookup = self._lookups.get(key)
+        if lookup is None:
+            lookup = self._lookups[key] = asyncio.create_task(self._resolver.resolve(host, port))
+            lookup.add_done_callback(lambda done: self._forget_later(key, done))
+        # Whoever gives up must not stop it for the others.
+        return await asyncio.shield(lookup)
+
+    def close(self) -> None:
+        """Stop what is under way."""
+        for lookup in self._lookups.values():
+            lookup.cancel()
+
+    def _forget_later(
+        self, key: tuple[str, int], lookup: asyncio.Task[list[ResolveResult]]
+    ) -> None:
+        failed = lookup.cancelled() or lookup.exception() is not None
+        if failed or not lookup.result():
+            del self._lookups[key]
+        else:
+            lookup.get_loop().call_later(FRESH, self._lookups.pop, key)
