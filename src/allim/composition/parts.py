@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,10 @@ async def together(*parts: Part) -> None:
         for part in parts:
             part.stop()
 
+    # What was loaded until now stays: a full collection need not walk through all of it, with
+    # every send waiting.
+    gc.collect()
+    gc.freeze()
     tasks = [asyncio.ensure_future(part.run()) for part in parts]
     with stopping(stop):
         try:

@@ -18,6 +18,7 @@ from allim.relay.sender import RecordProviderId, Sender
 from allim.relay.settlement import decide
 from allim.relay.settler import Settler
 from allim.relay.targets import Target, Targets
+from allim.relay.time_limit import TimeLimit
 from allim.relay.work import Content, Work
 
 log = logging.getLogger("allim.relay.dispatch")
@@ -56,6 +57,7 @@ class Dispatch(Generic[Content]):
             self._sending.per_target or shared, limits.breaker, clock
         )
         self._places = asyncio.Semaphore(concurrency)
+        self._time_limit = TimeLimit(self._sending.call_timeout)
         self._tasks: set[asyncio.Task[None]] = set()
         self._patience_timer: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
@@ -311,7 +313,7 @@ class Dispatch(Generic[Content]):
     async def _call(self, batch: Sequence[Work[Content]]) -> Sequence[Outcome]:
         """The one place where the sender is called; whatever happens becomes outcomes."""
         try:
-            async with asyncio.timeout(self._sending.call_timeout):
+            with self._time_limit.call():
                 outcomes = await self._sender.send(batch, self._record)
             if len(outcomes) == len(batch):
                 return outcomes
