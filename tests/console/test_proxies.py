@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 from starlette.requests import Request
 
 from allim.web.proxies import TrustedProxies, network_of
 
-TRUSTED = ("10.0.0.0/8", "fd00::/8", "127.0.0.1")
+TRUSTED = tuple(map(ip_network, ("10.0.0.0/8", "fd00::/8", "127.0.0.1")))
 
 
 def asked_from(peer: str | None, *forwarded: str, scheme: str = "http", proto: str = "") -> Request:
@@ -45,7 +47,7 @@ def asked_from(peer: str | None, *forwarded: str, scheme: str = "http", proto: s
 def test_the_client_is_the_last_hop_that_is_no_trusted_proxy(
     peer: str | None, forwarded: tuple[str, ...], client: str
 ) -> None:
-    assert TrustedProxies.of(TRUSTED).client(asked_from(peer, *forwarded)) == client
+    assert TrustedProxies(TRUSTED).client(asked_from(peer, *forwarded)) == client
 
 
 def test_by_default_the_client_is_the_peer() -> None:
@@ -67,7 +69,7 @@ def test_tls_is_believed_of_this_machine_and_of_trusted_proxies(
     peer: str | None, scheme: str, proto: str, encrypted: bool
 ) -> None:
     request = asked_from(peer, scheme=scheme, proto=proto)
-    assert TrustedProxies.of(TRUSTED).is_encrypted(request) is encrypted
+    assert TrustedProxies(TRUSTED).is_encrypted(request) is encrypted
 
 
 def test_a_customers_ipv6_addresses_count_as_one_client() -> None:

@@ -19,8 +19,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+from allim.base.networks import Address, Network
 
 NOT_PUBLIC = (
     "leads to an address that is not public; the operator may let it through by ALLIM_SSRF_ALLOW"

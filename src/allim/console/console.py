@@ -59,7 +59,7 @@ class Console:
             audit=services.audit,
             catalogues={language: Catalogue(language) for language in LANGUAGES},
             navigation=tuple((page.name, page.actions[0].path) for page in self._pages),
-            proxies=TrustedProxies.of(access.allim_trusted_proxies),
+            proxies=TrustedProxies(access.allim_trusted_proxies),
         )
 
     def router(self) -> Router:

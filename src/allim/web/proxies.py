@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv6Address, IPv6Network
 
 from starlette.requests import HTTPConnection
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+from allim.base.networks import Address, Network
 
 HOPS = 32
 """More than so many proxies in a row are none."""
@@ -21,11 +20,6 @@ class TrustedProxies:
     """The networks whose `X-Forwarded-For` is believed."""
 
     networks: tuple[Network, ...] = ()
-
-    @classmethod
-    def of(cls, networks: Iterable[str]) -> TrustedProxies:
-        """Read networks such as ``10.0.0.0/8``. Raises ValueError."""
-        return cls(tuple(ipaddress.ip_network(network) for network in networks))
 
     def client(self, connection: HTTPConnection) -> str:
         """The address of whoever asks; empty where there is none.

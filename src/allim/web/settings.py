@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from allim.base.networks import Networks
 from allim.base.settings import SettingsGroup
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -30,25 +30,11 @@ class AccessSettings(SettingsGroup):
         description="Host headers that are answered, comma-separated; `*.example.com` and `*` may"
         " be among them. By default loopback names and ALLIM_HOST.",
     )
-    allim_trusted_proxies: tuple[str, ...] = Field(
+    allim_trusted_proxies: Networks = Field(
         (),
         description="Networks (CIDR, comma-separated) of reverse proxies whose `X-Forwarded-For`"
         " is believed. Not set: nobody's, so that behind a proxy all clients count as one.",
     )
-
-    @field_validator("allim_trusted_proxies", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            value = tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
-
-    @field_validator("allim_trusted_proxies")
-    @classmethod
-    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for network in value:
-            ipaddress.ip_network(network)
-        return value
 
     def allowed_hosts(self) -> Sequence[str]:
         """Names that a Host header may have: as set, else loopback names and ALLIM_HOST."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 
 from aiohttp.abc import AbstractResolver
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from allim.base.networks import Networks
 from allim.base.settings import SettingsGroup
 from allim.channels.channel import HttpAnswer, HttpFile
 from allim.channels.http.answer import Reply
@@ -34,29 +34,15 @@ PACKED = frozenset({"gzip", "deflate"})
 class HttpSettings(SettingsGroup):
     """What outgoing calls may reach."""
 
-    allim_ssrf_allow: tuple[str, ...] = Field(
+    allim_ssrf_allow: Networks = Field(
         (),
         description="Networks (CIDR, comma-separated) that callers' URLs may lead to although"
         " they are not public.",
     )
 
-    @field_validator("allim_ssrf_allow", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            value = tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
-
-    @field_validator("allim_ssrf_allow")
-    @classmethod
-    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for network in value:
-            ipaddress.ip_network(network)
-        return value
-
     def guard(self) -> AddressGuard:
         """The guard with these networks allowed."""
-        return AddressGuard(ipaddress.ip_network(network) for network in self.allim_ssrf_allow)
+        return AddressGuard(self.allim_ssrf_allow)
 
 
 class HttpClient:
