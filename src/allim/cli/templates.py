@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from allim.base.errors import FieldProblem, InvalidRequest
+from allim.cli.recording import operator_name
 from allim.cli.start import with_database
 
 if TYPE_CHECKING:
@@ -70,8 +71,6 @@ def push(
 
     `allim template push templates/*.toml`
     """
-    import getpass
-
     from pydantic import ValidationError
 
     from allim.base.validation import invalid_body
@@ -95,7 +94,7 @@ def push(
                 raise _in_file(file, InvalidRequest([problem]))
             try:
                 stored.append(
-                    await book.add(request, tenant=request.tenant_id, actor=getpass.getuser())
+                    await book.add(request, tenant=request.tenant_id, actor=operator_name())
                 )
             except InvalidRequest as error:
                 raise _in_file(file, error) from None

@@ -12,6 +12,7 @@ from allim.composition.enrolling import make_enrolment_sync
 from allim.composition.foundation import Foundation
 from allim.database.pool import Database
 from allim.enrolment.lms.making import lms_is_set, make_lms
+from allim.enrolment.runs import Runs
 from allim.enrolment.settings import EnrolmentSettings
 from allim.enrolment.sync import EnrolmentSync
 from allim.hub.coalescer import OnCommit
@@ -37,17 +38,8 @@ async def open_sync(
     if not lms_is_set(environment):
         yield None
         return
-
-    async def finished_runs(category: int) -> int:
-        # run_log_succeeded
-        rows = await database.fetch(
-            "SELECT count(*) FROM run_log WHERE category_id = %(category)s AND status = 'SUCCESS'",
-            {"category": category},
-        )
-        return int(rows[0][0])
-
     lease = environment.read(EnrolmentSettings).job_lock_seconds
-    lms = make_lms(environment, budget=lease * BUDGET_SHARE, finished_runs=finished_runs)
+    lms = make_lms(environment, budget=lease * BUDGET_SHARE, finished_runs=Runs(database).succeeded)
     log.info("enrolments are read from the LMS: %s", lms.kind)
     try:
         yield make_enrolment_sync(database, lms, channels, environment, on_commit=on_commit)

@@ -53,6 +53,11 @@ class Runs:
         items = [RunView.model_validate(row[0]) for row in rows]
         return Page.of(items, limit, lambda last: numbered_cursor(_CURSOR, last.id))
 
+    async def succeeded(self, category: int) -> int:
+        """How many runs of a category have succeeded."""
+        rows = await self._database.fetch(SQL["runs_succeeded"], {"category_id": category})
+        return int(rows[0][0])
+
     async def one(self, run: int) -> RunView:
         """One run. Raises NotFound."""
         rows = await self._database.fetch(run_statement("one_run"), {"id": run})

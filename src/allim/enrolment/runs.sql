@@ -155,3 +155,7 @@ AND l.category_id = %(category_id)s
 AND l.started_at >= %(since)s
 -- name: run_until
 AND l.started_at < %(until)s
+
+-- name: runs_succeeded
+-- By the index run_log_succeeded.
+SELECT count(*) FROM run_log WHERE category_id = %(category_id)s AND status = 'SUCCESS'

@@ -68,7 +68,6 @@ class AlertGroup(_Incoming):
     common_labels: Pairs = Field(default_factory=dict, alias="commonLabels")
     common_annotations: Pairs = Field(default_factory=dict, alias="commonAnnotations")
     external_url: str = Field("", alias="externalURL")
-    group_key: str = Field("", alias="groupKey")
     truncated: int = Field(0, alias="truncatedAlerts")
 
     @property

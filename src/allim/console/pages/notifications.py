@@ -28,6 +28,7 @@ from allim.hub.views import NotificationSummary
 from allim.hub.views import Page as Listing
 
 _NOTHING: Listing[NotificationSummary] = Listing(items=[], next=None)
+_PAGE = 50
 _ACTIONS_SHOWN = 200
 
 
@@ -53,7 +54,7 @@ def notifications_page(services: ConsoleServices) -> Page:
             return listing(visit, typed, Reading(NotificationFilter()), _NOTHING, error)
         if reading.straight_to is not None:
             return visit.redirect(f"/notifications/{reading.straight_to}")
-        found = await reader.notifications(reading.wanted, cursor=visit.cursor)
+        found = await reader.notifications(reading.wanted, limit=_PAGE, cursor=visit.cursor)
         return listing(visit, wanted, reading, found)
 
     def listing(
@@ -63,7 +64,7 @@ def notifications_page(services: ConsoleServices) -> Page:
         found: Listing[NotificationSummary],
         error: InvalidRequest | None = None,
     ) -> Response:
-        cut_short = found.next is not None and len(found.items) < 50
+        cut_short = found.next is not None and len(found.items) < _PAGE
         return visit.render(
             "notifications/list.html",
             status=422 if error else 200,
