@@ -11,11 +11,10 @@ from datetime import datetime
 from email.header import Header
 from email.utils import format_datetime, parseaddr
 from functools import lru_cache
-from html.parser import HTMLParser
 from urllib.parse import quote
 
 from allim.channels.channel import Message
-from allim.channels.whole_tags import whole_tags
+from allim.channels.html_text import text_of_html
 
 ADDRESS_LIMIT = 254
 LOCAL_LIMIT = 64
@@ -184,14 +183,6 @@ def plain_text(message: Message, html: str | None = None) -> str:
     return _text(message.title or "")
 
 
-def text_of_html(html: str) -> str:
-    """The words of HTML, a line for each block, and where its links lead."""
-    reader = _TextOfHtml()
-    reader.feed(whole_tags(html))
-    reader.close()
-    return reader.text()
-
-
 def payload_problems(payload: Mapping[str, object]) -> list[tuple[str, str]]:
     """What is wrong with the e-mail's part of a payload, as (key, words)."""
     problems = [
@@ -298,41 +289,3 @@ def _lines(headers: Iterable[tuple[str, str]]) -> bytes:
 def _text(text: str) -> str:
     """Text that can be encoded: lone surrogates replaced, NUL left out."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode()
-
-
-class _TextOfHtml(HTMLParser):
-    """Collects the words of an HTML page, a line for each of its blocks."""
-
-    SILENT = frozenset({"head", "script", "style", "title"})
-    BLOCKS = frozenset({"br", "div", "h1", "h2", "h3", "h4", "li", "p", "table", "tr"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._parts: list[str] = []
-        self._silent = 0
-        self._links: list[tuple[str, int]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in self.SILENT:
-            self._silent += 1
-        if tag == "a":
-            self._links.append((dict(attrs).get("href") or "", len(self._parts)))
-        if tag in self.BLOCKS:
-            self._parts.append("\n")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in self.SILENT:
-            self._silent = max(self._silent - 1, 0)
-        if tag == "a" and self._links:
-            link, begin = self._links.pop()
-            words = "".join(self._parts[begin:])
-            if link.startswith(("http://", "https://")) and link not in words:
-                self._parts.append(f" ({link})")
-
-    def handle_data(self, data: str) -> None:
-        if not self._silent:
-            self._parts.append(re.sub(r"\s+", " ", data))
-
-    def text(self) -> str:
-        lines = (line.strip() for line in "".join(self._parts).split("\n"))
-        return "\n".join(line for line in lines if line)

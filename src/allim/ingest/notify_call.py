@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from html.parser import HTMLParser
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
@@ -13,7 +12,7 @@ from pydantic_core import PydanticCustomError, from_json
 
 from allim.base.errors import FieldProblem, InvalidRequest, RequestError
 from allim.base.validation import invalid_body
-from allim.channels.whole_tags import whole_tags
+from allim.channels.html_text import text_of_html
 from allim.hub.model import Text, Title
 from allim.ingest.report import Report
 from allim.ingest.routing import Source
@@ -105,7 +104,7 @@ class NotifyCall(BaseModel):
             source=Source.NOTIFY,
             type=f"NOTIFY_{self.kind.upper()}",
             title=self.title or "",
-            message=(text_of(self.body) if is_html else self.body) or self.title or "(html)",
+            message=(text_of_html(self.body) if is_html else self.body) or self.title or "(html)",
             data=data,
             html=self.body if is_html else None,
         )
@@ -138,35 +137,3 @@ def _fields(body: bytes) -> dict[str, Any]:
         else:
             fields[name] = value
     return fields
-
-
-class _Words(HTMLParser):
-    _BREAKS = frozenset({"br", "p", "div", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6"})
-    _SILENT = frozenset({"script", "style", "head", "title"})
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.words: list[str] = []
-        self._silent = 0
-
-    def handle_starttag(self, tag: str, _attrs: Any) -> None:
-        if tag in self._BREAKS:
-            self.words.append("\n")
-        self._silent += tag in self._SILENT
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in self._SILENT and self._silent:
-            self._silent -= 1
-
-    def handle_data(self, data: str) -> None:
-        if not self._silent:
-            self.words.append(data)
-
-
-def text_of(html: str) -> str:
-    """The words of an HTML text, for channels that show no HTML."""
-    words = _Words()
-    words.feed(whole_tags(html))
-    words.close()
-    lines = (" ".join(line.split()) for line in "".join(words.words).split("\n"))
-    return "\n".join(line for line in lines if line)

@@ -14,7 +14,7 @@ from pydantic_core import from_json, to_json
 from allim.base.errors import FieldProblem
 from allim.channels.alimtalk import NAME as ALIMTALK
 from allim.channels.email import NAME as EMAIL
-from allim.channels.mail import text_of_html
+from allim.channels.html_text import text_of_html
 from allim.channels.slack import NAME as SLACK
 from allim.hub.templates.approved import Approved
 from allim.hub.templates.blocks import Blocks
