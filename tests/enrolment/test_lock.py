@@ -186,3 +186,28 @@ async def everything(academy: Academy) -> list[tuple[object, ...]]:
         *await academy.rows("SELECT id, source_id, xmin::text FROM alert ORDER BY 1"),
         *await academy.rows("SELECT id, row_key, xmin::text FROM delivery ORDER BY 1"),
     ]
+
+
+async def test_a_run_stopped_while_it_takes_its_lock_gives_it_back(academy: Academy) -> None:
+    async with (
+        await psycopg.AsyncConnection.connect(academy.database.url) as other,
+        await psycopg.AsyncConnection.connect(academy.database.url, autocommit=True) as watch,
+    ):
+        await other.execute("LOCK TABLE run_log IN EXCLUSIVE MODE")
+        run = asyncio.create_task(academy.sync())
+        waiting = (
+            "SELECT FROM pg_locks WHERE NOT granted AND relation = 'run_log'::regclass"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        while not await (await watch.execute(waiting)).fetchall():
+            await asyncio.sleep(0.01)
+        run.cancel()
+        await asyncio.sleep(0)
+        await other.rollback()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert await academy.rows("SELECT count(*) FROM job_lock") == [(0,)]
+    assert await academy.rows("SELECT status, left(error_message, 7) FROM run_log") == [
+        ("FAILED", "stopped")
+    ]
+    assert (await academy.sync()).ok

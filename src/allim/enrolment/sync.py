@@ -69,7 +69,7 @@ class EnrolmentSync:
         Raises LockActive when another run of the category is under way (a FAILED run and a low
         alert tell of it), and DatabaseUnavailable when no run could even be begun.
         """
-        lock = await self._book.begin(request)
+        lock = await self._begin(request)
         run = _Run(lock, request, Ending(), on_progress)
         work = asyncio.create_task(self._look(run))
         loop = asyncio.get_running_loop()
@@ -92,6 +92,18 @@ class EnrolmentSync:
             return await asyncio.shield(self._end(run))
         finally:
             await asyncio.to_thread(lease.stop)
+
+    async def _begin(self, request: SyncRequest) -> Lock:
+        """Take the lock. One that was taken just as we were asked to end is given back."""
+        beginning = asyncio.create_task(self._book.begin(request))
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            await asyncio.wait({beginning})
+            if not beginning.cancelled() and beginning.exception() is None:
+                stopped = Ending(failures=[Failure(FailureGroup.OTHER, STOPPED)])
+                await asyncio.shield(self._book.end(beginning.result(), stopped))
+            raise
 
     async def _look(self, run: _Run) -> None:
         async with self._lms.session() as session:
