@@ -50,6 +50,9 @@ class EndpointBook:
     async def secrets_for(self, tenant_id: int | None, url: str) -> Sequence[str]:
         """The signing secrets of a target, newest first; empty where it has none."""
         target = (tenant_id, SIGNED_CHANNEL, url)
+        cached = self._cache.get(target)
+        if cached is not None and cached[0] > self._clock():
+            return cached[1].secrets
         return (await self.look_up([target]))[target].secrets
 
     async def look_up(self, targets: Collection[Target]) -> Mapping[Target, _Known]:
