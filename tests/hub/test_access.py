@@ -110,6 +110,17 @@ async def test_scopes_imply_what_they_should(guarded: Api) -> None:
     assert (await as_(guarded, ADMIN, "GET", "/endpoints")).status == 200
 
 
+async def test_who_may_send_and_who_may_operate_may_cancel_as_in_the_console(guarded: Api) -> None:
+    for token in (SEND, OPERATE, ADMIN):
+        later = {**NOTIFICATION, "scheduled_at": "2090-01-01T00:00:00Z"}
+        made = (await as_(guarded, SEND, "POST", "/notifications", json=later)).json
+        answer = await as_(guarded, token, "POST", f"/notifications/{made['id']}/cancel")
+        assert (answer.status, answer.json["status"]) == (200, "CANCELED")
+    refused = await as_(guarded, READ, "POST", f"/notifications/{made['id']}/cancel")
+    assert (refused.status, refused.json["code"]) == (403, "missing_scope")
+    assert "'send' or 'operate'" in refused.json["detail"]
+
+
 async def test_a_tenants_key_sees_and_sends_for_its_tenant_only(
     guarded: Api, database: Database
 ) -> None:

@@ -22,7 +22,8 @@ from allim.web.access import AccessScope, Principal, requires
 from allim.web.bodies import only_json
 
 Id = Annotated[int, Path(ge=1, le=MAX_BIGINT)]
-Sending = Annotated[Principal, Depends(requires(AccessScope.SEND))]
+Canceling = Annotated[Principal, Depends(requires(AccessScope.SEND, AccessScope.OPERATE))]
+"""Who sent it may call it off, and so may who looks after it, as in the console."""
 Reading = Annotated[Principal, Depends(requires(AccessScope.READ))]
 Operating = Annotated[Principal, Depends(requires(AccessScope.OPERATE))]
 _CONFLICT: dict[int | str, dict[str, Any]] = {
@@ -73,7 +74,7 @@ def operation_routes(operations: Operations, reader: Reader) -> APIRouter:
         responses=_CONFLICT,
         dependencies=[audited("notification.cancel", "notification {notification_id}")],
     )
-    async def cancel(notification_id: UUID, principal: Sending) -> CanceledView:
+    async def cancel(notification_id: UUID, principal: Canceling) -> CanceledView:
         return await operations.cancel(notification_id, principal.tenant_id)
 
     @router.post(

@@ -82,10 +82,11 @@ class Principal:
             implied |= _IMPLIED.get(scope, frozenset({scope}))
         return cls(name, frozenset(implied), tenant_id)
 
-    def require(self, scope: AccessScope) -> None:
-        """Raise Forbidden, naming the scope, unless the key allows it."""
-        if scope not in self.scopes:
-            raise Forbidden("missing_scope", f"this key does not have the scope {scope.value!r}")
+    def require(self, *scopes: AccessScope) -> None:
+        """Raise Forbidden, naming the scopes, unless the key allows one of them."""
+        if self.scopes.isdisjoint(scopes):
+            named = " or ".join(repr(scope.value) for scope in scopes)
+            raise Forbidden("missing_scope", f"this key does not have the scope {named}")
 
 
 ANYBODY = Principal("anybody", frozenset(AccessScope))
@@ -111,16 +112,16 @@ def principal_of(connection: HTTPConnection) -> Principal:
 
 
 def requires(
-    scope: AccessScope, *, every_tenant: bool = False
+    *scopes: AccessScope, every_tenant: bool = False
 ) -> Callable[[HTTPConnection], Awaitable[Principal]]:
-    """A FastAPI dependency: the principal, who must have `scope`.
+    """A FastAPI dependency: the principal, who must have one of `scopes`.
 
     `every_tenant` is for what is not divided by tenants: a key of one tenant may not see it.
     """
 
     async def check(connection: HTTPConnection) -> Principal:
         principal = principal_of(connection)
-        principal.require(scope)
+        principal.require(*scopes)
         if every_tenant and principal.tenant_id is not None:
             raise Forbidden(
                 "tenant_key",
