@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from allim.base.settings import Environment
+from allim.channels import webhook
+from allim.channels.registry import make_http, make_services
 from allim.channels.signing import sign
+from allim.testing.channels import a_message, send_one
+from allim.testing.http import HttpSink
 from allim.testing.kafka import free_ports, missing
 from tests.docs.blocks import PAGES as EVERY_PAGE
 from tests.docs.blocks import ROOT
@@ -148,6 +155,30 @@ async def ended(place: Path, script: str, addresses: Mapping[str, str]) -> str:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
     return f"ended with {process.returncode}: {out.decode()}" if process.returncode else ""
+
+
+async def test_a_webhook_is_sent_the_body_that_the_page_shows() -> None:
+    (shown,) = (json.loads(body) for body in blocks("docs/how-to/webhooks.md", "json"))
+    said = dict(shown, notification_id=shown["id"], payload={**shown["payload"], "headers": {}})
+    del said["id"]
+    said["created_at"] = datetime.fromisoformat(shown["created_at"])
+    async with HttpSink() as sink:
+        environment = Environment({"ALLIM_SSRF_ALLOW": "127.0.0.0/8"})
+        http = make_http(environment)
+        try:
+            channel = webhook.make(environment, make_services(http))
+            await send_one(channel, a_message(sink.url, **said))
+        finally:
+            await http.close()
+        (request,) = sink.requests
+    assert request.json == shown
+    assert list(request.json) == list(shown)
+
+
+def test_the_page_of_webhooks_names_every_header_that_may_not_be_set() -> None:
+    page = (ROOT / "docs/how-to/webhooks.md").read_text("utf-8").lower()
+    named = {*webhook.OWN_HEADERS, *webhook.OWN_PREFIXES}
+    assert not [name for name in named if f"`{name}`" not in page]
 
 
 def test_a_receiver_can_verify_with_what_the_page_shows() -> None:
