@@ -23,7 +23,8 @@ def cli_page() -> str:
     ]
     root = typer.main.get_command(commands)
     for path, command in _commands("allim", root):
-        if hasattr(command, "commands"):
+        # A group is a command, too, where it does something by itself.
+        if hasattr(command, "commands") and not command.invoke_without_command:
             continue
         usage = [path]
         options = []

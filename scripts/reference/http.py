@@ -20,7 +20,10 @@ def http_page(openapi: Mapping[str, Any]) -> str:
     lines = [
         "# HTTP API\n",
         GENERATED,
-        "A running Allim shows the same at `/docs`, to be tried out (OpenAPI at `/openapi.json`)."
+        "A running Allim shows the same for its version at `/docs`, a page to be read, and at"
+        " `/openapi.json`, for tools. Once there are keys both need one, as every route does, of"
+        " any scope: `curl http://127.0.0.1:18080/docs -H 'Authorization: Bearer allim_…' -o"
+        " api.html`."
         " Errors are `application/problem+json` (RFC 9457) with a stable"
         " [`code`](errors.md#problems) and, in `errors`, every wrong field with its place."
         " Listings take `limit` (≤ 250) and"
