@@ -21,6 +21,8 @@ from scripts.reference.syntax import MADE_UP, Call, calls, module_of, parameters
 
 NOT_ASKED = frozenset({"bench", "client", "demo", "testing"})
 """Packages whose errors nobody sees who calls Allim."""
+OF_ANSWER = "outcome_of_answer"
+"""Refuses with the `code` that it is given."""
 IN_SQL = re.compile(r"\berror_code = '(\w+)'")
 
 HandedOn = Mapping[str, Sequence[str]]
@@ -68,7 +70,7 @@ def attempt_codes(handed_on: HandedOn) -> list[Code]:
         for verb in _verbs(call):
             words = call.argument(2 if verb == "snooze" else 1, "detail")
             kind = verb.replace("_", " ")
-            code = call.argument(0, "code")
+            code = call.argument(None if call.name == OF_ANSWER else 0, "code")
             found |= {Code(each, kind, told) for each, told in _read(call, code, words, handed_on)}
     return _one_each(found)
 
@@ -113,6 +115,9 @@ def _error(file: str, name: str) -> type[errors.RequestError] | None:
 
 def _verbs(call: Call) -> Iterator[str]:
     """The verbs of Outcome that a call may be."""
+    if call.name == OF_ANSWER:
+        yield "refused"
+        return
     for func in call.values_of(call.name) if call.name else [call.node.func]:
         for node in [func.body, func.orelse] if isinstance(func, ast.IfExp) else [func]:
             if (
