@@ -156,8 +156,10 @@ def _within(
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Call):
             yield Call(file, child, around)
-        inner = isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        yield from _within(file, child, (*around, child) if inner else around)
+        inner = around
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            inner = (*around, child)
+        yield from _within(file, child, inner)
 
 
 def _all(call: Call, nodes: Sequence[ast.expr]) -> list[str] | None:

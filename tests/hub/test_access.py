@@ -121,6 +121,14 @@ async def test_who_may_send_and_who_may_operate_may_cancel_as_in_the_console(gua
     assert "'send' or 'operate'" in refused.json["detail"]
 
 
+async def test_every_key_may_read_the_description_which_holds_no_secret(guarded: Api) -> None:
+    for token in (SEND, READ, TENANT):
+        for path in ("/docs", "/openapi.json"):
+            answer = await as_(guarded, token, "GET", path)
+            assert answer.status == 200
+            assert b"0123456789" not in answer.body
+
+
 async def test_a_tenants_key_sees_and_sends_for_its_tenant_only(
     guarded: Api, database: Database
 ) -> None:
