@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import socket
 import ssl
@@ -31,7 +32,8 @@ class ConnectionPool:
         self._new_socket = new_socket
         self._idle: defaultdict[Place, list[Connection]] = defaultdict(list)
         self._open: set[Connection] = set()
-        self._all_ended: asyncio.Future[None] | None = None
+        self._closed = False
+        self._all_ended = asyncio.Event()
         self._tls: ssl.SSLContext | None = None
 
     def take(self, place: Place) -> Connection | None:
@@ -48,20 +50,26 @@ class ConnectionPool:
 
         Raises HttpFailure, never an ambiguous one: nothing has been sent.
         """
+        if self._closed:
+            raise failure.closed()
         try:
             async with asyncio.timeout(timeout):
-                return await self._connect(place)
-        except (OSError, UnicodeError) as error:
+                connection = await self._connect(place)
+            if not connection.is_usable and not self._closed:
+                raise ConnectionResetError(errno.ECONNRESET, "it ended as soon as it stood")
+        except (OSError, ValueError) as error:
             raise failure.of_connecting(error) from None
+        if self._closed:
+            raise failure.closed()
+        return connection
 
     async def close(self) -> None:
-        """End every connection, whatever it is doing."""
-        self._idle.clear()
+        """End every connection, whatever it is doing, also those that are just being made."""
+        self._closed = True
         for connection in tuple(self._open):
             connection.abort()
         if self._open:
-            self._all_ended = asyncio.get_running_loop().create_future()
-            await self._all_ended
+            await self._all_ended.wait()
 
     async def _connect(self, place: Place) -> Connection:
         addresses = await self._addresses(place)
@@ -73,7 +81,7 @@ class ConnectionPool:
         )
         try:
             _, connection = await loop.create_connection(
-                partial(Connection, place, idle=self._keep, ended=self._forget),
+                partial(Connection, place, begun=self._begin, idle=self._keep, ended=self._forget),
                 sock=sock,
                 ssl=self._tls_context() if place.tls else None,
                 server_hostname=place.host.rstrip(".") if place.tls else None,
@@ -81,7 +89,6 @@ class ConnectionPool:
         except BaseException:
             sock.close()
             raise
-        self._open.add(connection)
         return connection
 
     async def _addresses(self, place: Place) -> list[AddrInfoType]:
@@ -110,6 +117,11 @@ class ConnectionPool:
             self._tls.set_alpn_protocols(["http/1.1"])
         return self._tls
 
+    def _begin(self, connection: Connection) -> None:
+        self._open.add(connection)
+        if self._closed:
+            connection.abort()
+
     def _keep(self, connection: Connection) -> None:
         self._idle[connection.place].append(connection)
 
@@ -121,5 +133,5 @@ class ConnectionPool:
                 idle.remove(connection)
             if not idle:
                 del self._idle[connection.place]
-        if self._all_ended is not None and not self._open and not self._all_ended.done():
-            self._all_ended.set_result(None)
+        if self._closed and not self._open:
+            self._all_ended.set()
