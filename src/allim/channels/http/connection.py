@@ -19,20 +19,17 @@ request meets a connection that the server is just closing."""
 class Connection(asyncio.Protocol):
     """A connection to one place, and the exchange that is under way on it.
 
-    `begun` is called once it stands, `idle` whenever it can take another request, `ended` when it
-    can take none any more.
+    `idle` is called whenever it can take another request, `ended` once it can take none any more.
     """
 
     def __init__(
         self,
         place: Place,
         *,
-        begun: Callable[[Connection], None],
         idle: Callable[[Connection], None],
         ended: Callable[[Connection], None],
     ) -> None:
         self.place = place
-        self._begun = begun
         self._idle = idle
         self._ended = ended
         self._loop = asyncio.get_running_loop()
@@ -66,7 +63,7 @@ class Connection(asyncio.Protocol):
         waiter: asyncio.Future[Reply] = self._loop.create_future()
         self._waiter = waiter
         self._due = self._loop.time() + timeout
-        if self._fires_at > self._due:
+        if self._timer is None or self._fires_at > self._due:
             self._set_timer()
         self._transport.write(request)
         try:
@@ -95,8 +92,6 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         # Not before: TLS may have taken its time.
         self._due = self._loop.time() + KEEP_ALIVE
-        self._set_timer()
-        self._begun(self)
 
     def data_received(self, data: bytes) -> None:
         """Read on; what comes unasked would be taken for the next answer, so it ends here."""

@@ -9,7 +9,6 @@ import socket
 import ssl
 from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
@@ -55,16 +54,18 @@ class ConnectionPool:
         try:
             async with asyncio.timeout(timeout):
                 connection = await self._connect(place)
-            if not connection.is_usable and not self._closed:
+            if not connection.is_usable:
                 raise ConnectionResetError(errno.ECONNRESET, "it ended as soon as it stood")
         except (OSError, ValueError) as error:
             raise failure.of_connecting(error) from None
         if self._closed:
+            connection.abort()
             raise failure.closed()
+        self._open.add(connection)
         return connection
 
     async def close(self) -> None:
-        """End every connection, whatever it is doing, also those that are just being made."""
+        """End every connection, whatever it is doing; those just being made end once they stand."""
         self._closed = True
         for connection in tuple(self._open):
             connection.abort()
@@ -79,14 +80,17 @@ class ConnectionPool:
             happy_eyeballs_delay=NEXT_ADDRESS_AFTER,
             socket_factory=self._new_socket,
         )
+        connection = Connection(place, idle=self._keep, ended=self._forget)
         try:
-            _, connection = await loop.create_connection(
-                partial(Connection, place, begun=self._begin, idle=self._keep, ended=self._forget),
+            await loop.create_connection(
+                lambda: connection,
                 sock=sock,
                 ssl=self._tls_context() if place.tls else None,
                 server_hostname=place.host.rstrip(".") if place.tls else None,
             )
         except BaseException:
+            # It may have stood already; TLS would take its time to say good-bye.
+            connection.abort()
             sock.close()
             raise
         return connection
@@ -116,11 +120,6 @@ class ConnectionPool:
             self._tls = ssl.create_default_context()
             self._tls.set_alpn_protocols(["http/1.1"])
         return self._tls
-
-    def _begin(self, connection: Connection) -> None:
-        self._open.add(connection)
-        if self._closed:
-            connection.abort()
 
     def _keep(self, connection: Connection) -> None:
         self._idle[connection.place].append(connection)
