@@ -163,8 +163,12 @@ class HttpSink:
                 pass
         if answer.then is Then.CLOSE:
             # Closed in good order, so that what was written arrives.
-            writer.write_eof()
-            await reader.read()
+            if writer.can_write_eof():
+                writer.write_eof()
+                await reader.read()
+            else:
+                writer.close()
+                await writer.wait_closed()
         return answer.then is Then.KEEP
 
 

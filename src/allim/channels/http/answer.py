@@ -72,7 +72,7 @@ class AnswerReader:
     def expect(self, limit: int, *, is_file: bool = False) -> None:
         """Begin with the answer to one request; of its body at most `limit` bytes are wanted.
 
-        Of a file that says that it is longer, and of an answer that is not the file (status 300
+        Of a file that says that it is that long, and of an answer that is not the file (status 300
         and up), none are.
         """
         self.has_head = self.is_whole = self.may_go_on = False
@@ -81,6 +81,7 @@ class AnswerReader:
         self._fields: list[tuple[bytes, bytes]] = []
         self._parts: list[bytes] = []
         self._size = 0
+        self._passed_over = False
         self._limit = limit
         self._is_file = is_file
 
@@ -116,7 +117,7 @@ class AnswerReader:
             Headers(self._fields),
             content,
             complete,
-            cut=complete and not self.is_whole,
+            cut=complete and (self._passed_over or not self.is_whole),
         )
 
     # The parser's calls
@@ -139,15 +140,19 @@ class AnswerReader:
             raise NotHttp
         self.has_head = True
         self._status = status
-        if self._is_file and (status >= 300 or _declared_length(self._fields) > self._limit):
+        if self._is_file and (status >= 300 or _declared_length(self._fields) >= self._limit):
             self._limit = 0
 
     def on_body(self, part: bytes) -> None:
         """A part of the body."""
         self._beside_body = 0
-        if not self.is_whole and self._size < self._limit:
+        if self.is_whole:
+            return
+        if self._size < self._limit:
             self._parts.append(part)
             self._size += len(part)
+        else:
+            self._passed_over = True
 
     def on_message_complete(self) -> None:
         """The end of the answer, or of an announcement."""

@@ -50,8 +50,8 @@ def closed() -> HttpFailure:
 
 def of_connecting(error: OSError | ValueError) -> HttpFailure:
     """What an exception means before there was a connection; sentences never name the address."""
-    if isinstance(error, ValueError):
-        # A name that IDNA, or TLS, does not take.
+    # A name that IDNA, or TLS, does not take; what TLS says of a certificate is both.
+    if not isinstance(error, OSError):
         return HttpFailure("invalid_url", "the URL cannot be called")
     if isinstance(error, AddressBlocked):
         return HttpFailure("blocked_address", f"the URL {NOT_PUBLIC}")
