@@ -302,6 +302,23 @@ async def test_idle_connections_close_by_themselves(
     await sink.all_closed()
 
 
+async def test_an_idle_connection_is_not_taken_once_its_time_is_over(
+    client: HttpClient, door: Door
+) -> None:
+    call = _calling(client, door.url)
+    peer = await door.accept()
+    await peer.request()
+    with pytest.MonkeyPatch.context() as shorter:
+        shorter.setattr(connections, "KEEP_ALIVE", 0.0)
+        peer.send(an_answer())
+        await call
+    call = _calling(client, door.url)
+    peer = await door.accept()
+    await peer.request()
+    peer.send(an_answer(b"mine"))
+    assert (await call).body == "mine"
+
+
 async def test_an_early_answer_to_a_large_request_ends_the_connection(
     client: HttpClient, door: Door
 ) -> None:

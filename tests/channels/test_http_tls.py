@@ -180,6 +180,23 @@ async def test_a_handshake_that_fails_is_certain(
     assert str(door.port) not in str(caught.value)
 
 
+# On uvloop it does, but the machine's own look-up refuses such names before there is one.
+@pytest.mark.asyncio(loop_factories=["asyncio"])
+@pytest.mark.parametrize("host", [".one.example", "a" * 64 + ".example"])
+async def test_a_name_that_tls_does_not_take_leaves_no_socket(
+    client: HttpClient, sink: HttpSink, host: str
+) -> None:
+    with pytest.raises(HttpFailure):
+        await _call(client, _url(sink))
+    await sink.all_closed()
+    files = psutil.Process().num_fds()
+    with pytest.raises(HttpFailure) as caught:
+        await _call(client, _url(sink, host))
+    assert (caught.value.code, caught.value.ambiguous) == ("invalid_url", False)
+    await sink.all_closed()
+    await files_are(files)
+
+
 @pytest.mark.usefixtures("trusted")
 async def test_answers_end_as_they_do_without_tls(client: HttpClient, sink: HttpSink) -> None:
     sink.answer(
