@@ -23,12 +23,19 @@ class Headers(Mapping[str, str]):
     def __init__(self, fields: list[tuple[bytes, bytes]]) -> None:
         self._fields = fields
 
-    def __getitem__(self, name: str) -> str:
+    def find(self, name: str) -> str | None:
+        """What `get` does, without an exception where there is none."""
         wanted = name.lower().encode()
         for field, value in self._fields:
             if field.lower() == wanted:
                 return value.decode("utf-8", "replace")
-        raise KeyError(name)
+        return None
+
+    def __getitem__(self, name: str) -> str:
+        value = self.find(name)
+        if value is None:
+            raise KeyError(name)
+        return value
 
     def __iter__(self) -> Iterator[str]:
         return iter({field.lower().decode("latin-1"): None for field, _ in self._fields})

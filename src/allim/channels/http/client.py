@@ -204,7 +204,8 @@ def _text(reply: Reply, limit: int) -> str:
     content = reply.content
     if not content:
         return ""
-    if reply.headers.get("Content-Encoding", "").lower() in PACKED:
+    packing = reply.headers.find("Content-Encoding")
+    if packing is not None and packing.lower() in PACKED:
         try:
             content = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(content, limit)
         except zlib.error:
