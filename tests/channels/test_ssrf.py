@@ -197,6 +197,23 @@ def test_the_socket_itself_is_refused() -> None:
     AddressGuard().new_socket(outer).close()
 
 
+class CarelessGuard(AddressGuard):
+    """Looks at no URL, only at the addresses that are connected to."""
+
+    def check_host(self, url: str) -> str | None:
+        return None
+
+
+async def test_the_address_counts_whatever_was_thought_of_the_url() -> None:
+    async with HttpSink() as sink:
+        client = HttpClient(CarelessGuard())
+        with pytest.raises(HttpFailure) as caught:
+            await _post(client, sink.url)
+        await client.close()
+        assert sink.requests == []
+    assert (caught.value.code, caught.value.ambiguous) == ("blocked_address", False)
+
+
 async def test_a_name_that_turns_inside_after_its_check_is_blocked() -> None:
     async with HttpSink() as sink:
         sink.answer(Answer.cut())

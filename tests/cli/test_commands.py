@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from allim.cli.moments import when
 from allim.database.migrate import migrations
 from tests.conftest import named
 from tests.programs import allim, programs
@@ -224,6 +227,43 @@ async def test_the_doctor_says_what_is_wrong(place: Path, empty_url: str) -> Non
     unreachable = await allim("doctor", cwd=place, DATABASE_URL="postgresql://127.0.0.1:1/x")
     assert unreachable.code == 1
     assert "Connection refused" in unreachable.out
+
+
+async def test_the_doctor_names_targets_that_are_not_called(place: Path, database_url: str) -> None:
+    disabled = [
+        ("WEBHOOK", "https://u:pw@shop.kr/t0ken", "answered 410"),
+        ("SLACK", "default", "Slack answered 403"),
+    ]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.cursor().executemany(
+            "INSERT INTO endpoint (channel, url, disabled_at, disabled_reason)"
+            " VALUES (%s, %s, now(), %s)",
+            disabled,
+        )
+    ended = await allim("doctor", cwd=place, DATABASE_URL=database_url)
+    words = " ".join(ended.out.split())
+    assert "! target 1 WEBHOOK shop.kr is not called: answered 410" in words, "it may well be gone"
+    assert "POST /endpoints/1/enable" in words
+    assert "✗ target 2 SLACK default is not called: Slack answered 403" in words
+    assert "t0ken" not in words
+    assert "pw" not in words
+
+
+async def test_a_time_is_typed_as_it_is_shown(place: Path, database_url: str) -> None:
+    here = partial(allim, cwd=place, DATABASE_URL=database_url)
+    await here("send", "WEBHOOK", "https://shop.kr/", "-m", "x")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("UPDATE delivery SET status = 'DEAD', created_at = '2026-01-31 00:00Z'")
+    shown = when(datetime(2026, 1, 31, tzinfo=UTC))
+    assert shown == "2026-01-31T09:00:00+09:00"
+    found = ("replay", "--dry-run", "--from", shown)
+    fits = await here(*found)
+    assert "1 WEBHOOK DEAD" in " ".join(fits.out.split())
+    gone_by = await here(*found, "--to", shown)
+    assert "1 WEBHOOK" not in gone_by.out
+    naive = await here("replay", "--from", "2026-01-31T09:00")
+    assert naive.code == 2
+    assert naive.err.endswith("needs its offset from UTC, as in 2026-01-31T09:00+09:00\n")
 
 
 async def test_help_reads_well(place: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.relay.boxes import (
     a_box,
     fill,
     gaps_between,
+    statuses,
     until_final,
 )
 from tests.relay.outside import EXACT, Outside, after, always, running
@@ -242,6 +244,18 @@ async def test_a_rescue_is_held_where_it_must_not_go_twice() -> None:
 
     assert outside.calls == []
     assert box.deliveries[delivery].status is DeliveryStatus.HELD
+
+
+@in_virtual_time
+async def test_where_nothing_goes_twice_no_more_is_claimed_than_may_be_under_way() -> None:
+    box = a_box()
+    outside = Outside(after(1e6), limits=SendingLimits(concurrency=4, at_most_once=True))
+    fill(box, 50)
+
+    async with running(box, outside):
+        await until(lambda: statuses(box).count(DeliveryStatus.PROCESSING) >= 4)
+        await asyncio.sleep(1.0)
+        assert statuses(box).count(DeliveryStatus.PROCESSING) == 4
 
 
 @in_virtual_time

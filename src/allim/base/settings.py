@@ -84,7 +84,7 @@ class Environment:
             return
         lines = []
         for name in unknown:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
             lines.append(f"{name} (did you mean {near[0]}?)" if near else name)
         raise ConfigurationError("unknown settings: " + ", ".join(lines))
 

@@ -154,7 +154,7 @@ class SecretsFor(Protocol):
 
 
 class OutgoingHttp(Protocol):
-    """Makes outgoing HTTP calls; see `channels/http.py`."""
+    """Makes outgoing HTTP calls; see `channels/http/`."""
 
     async def post(
         self,
@@ -168,7 +168,7 @@ class OutgoingHttp(Protocol):
         """POST without following redirects; `timeout` is seconds, for all of it.
 
         `trusted` is for URLs from the operator's own settings; any other passes the SSRF
-        guard. Raises `HttpFailure` (see `channels/http.py`) when no answer came.
+        guard. Raises `HttpFailure` (see `channels/http/`) when no answer came.
         """
 
     async def request(
@@ -182,7 +182,7 @@ class OutgoingHttp(Protocol):
         body: bytes | None = None,
         limit: int = RESPONSE_LIMIT,
     ) -> HttpAnswer:
-        """Any method; `limit` is how many bytes of the answer's body are taken."""
+        """Any method but HEAD; `limit` is how many bytes of the answer's body are taken."""
 
     async def fetch(self, url: str, *, timeout: float, trusted: bool, limit: int) -> HttpFile:
         """GET a file without following redirects; no more than `limit` bytes of it are taken."""

@@ -173,6 +173,6 @@ def is_legacy_ipv4(host: str) -> bool:
     """Whether a C library would read it as an IPv4 address: ``0x7f.1``, ``017700000001``."""
     try:
         socket.inet_aton(host)
-    except (OSError, UnicodeEncodeError):
+    except (OSError, ValueError):
         return False
     return True

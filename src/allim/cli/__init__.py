@@ -13,7 +13,8 @@ FAILURE = 1
 def main() -> None:
     """Run the command line: one clear line for what goes wrong, and an exit code.
 
-    2 is for settings and usage, 1 for everything else, 128 + n for a signal n.
+    2 is for settings and usage (what is named and is not there, too), 1 for everything else,
+    128 + n for a signal n.
     """
     from allim.cli.commands import app
     from allim.composition.stopping import Interrupted

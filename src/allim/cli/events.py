@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
 
-from allim.base.clock import KST
+from allim.cli.moments import typed, when
 from allim.cli.recording import on_record
 from allim.cli.start import with_database
 
@@ -114,7 +113,7 @@ def blocked(
     )
     for one in page.items:
         due = one.next_retry_at
-        until = f"retry {_shown(due)}" if due else "until replayed or discarded"
+        until = f"retry {when(due)}" if due else "until replayed or discarded"
         typer.echo(
             f"{one.topic}  {one.key}  {one.status} {one.event_id}  {one.waiting} behind it"
             f"  {until}  {_words(one.error_message)}"
@@ -158,8 +157,8 @@ def replay(
         topic=topic,
         key=key,
         error=error,
-        since=_moment(since),
-        until=_moment(until),
+        since=typed(since),
+        until=typed(until),
     )
 
     async def run(database: Database, _: Environment) -> int:
@@ -247,30 +246,12 @@ def _subject(chosen: Sequence[UUID]) -> str:
     return f"event {chosen[0]}" if len(chosen) == 1 else "events"
 
 
-def _moment(text: str | None) -> datetime | None:
-    from allim.base.errors import ConfigurationError
-
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigurationError(f"{text!r} is no time, as in 2026-01-31T09:00+09:00") from None
-    if moment.tzinfo is None:
-        raise ConfigurationError(f"{text!r} needs its offset from UTC, as in {text}+09:00")
-    return moment
-
-
 def _line(event: EventSummary) -> str:
     state = f"{event.status}{'*' if event.waiting else ''}"
     return (
-        f"{event.id}  {_shown(event.created_at)}  {state:<10} {event.topic}  {event.key or '-'}"
+        f"{event.id}  {when(event.created_at)}  {state:<10} {event.topic}  {event.key or '-'}"
         f"  {_words(event.error_message)}"
     ).rstrip()
-
-
-def _shown(moment: datetime | None) -> str:
-    return f"{moment.astimezone(KST):%Y-%m-%d %H:%M:%S}" if moment else "-"
 
 
 def _words(text: str | None) -> str:

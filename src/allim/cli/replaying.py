@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from allim.cli.moments import typed
 from allim.cli.recording import operator_name
 from allim.cli.start import with_database
 
@@ -46,9 +46,9 @@ def replay(
     source: Annotated[str | None, typer.Option(help="Only what this system told.")] = None,
     type_: Annotated[str | None, typer.Option("--type", help="Only this type.")] = None,
     since: Annotated[
-        datetime | None, typer.Option("--from", help="Created at or after, e.g. 2026-11-21T09:00.")
+        str | None, typer.Option("--from", help="Created then or later: 2026-01-31T09:00+09:00.")
     ] = None,
-    until: Annotated[datetime | None, typer.Option("--to", help="Created before.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Created before that.")] = None,
     tenant: Annotated[int | None, typer.Option(help="Only this tenant's.", min=1)] = None,
     rate: Annotated[
         float | None, typer.Option(help="The most a second.  [as fast as it goes]", min=0.001)
@@ -74,8 +74,8 @@ def replay(
         "recipient": recipient,
         "source": source,
         "type": type_,
-        "from": since and since.astimezone(),
-        "to": until and until.astimezone(),
+        "from": typed(since),
+        "to": typed(until),
     }
     wanted = {name: value for name, value in asked.items() if value is not None}
     if status:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from rich.console import Console
 from rich.text import Text
 
-from allim.base.clock import KST
+from allim.cli.moments import when
 from allim.messaging.tracing import TracedAttempt, TracedDelivery, TraceView
 
 COLOURS = {
@@ -53,21 +51,20 @@ def print_trace(view: TraceView, console: Console | None = None) -> None:
             "every tenant" if suppression.tenant_id is None else f"tenant {suppression.tenant_id}"
         )
         out.print(
-            f"  수신거부: {whose}, since {_when(suppression.created_at)}"
-            f" {suppression.reason or ''}",
+            f"  수신거부: {whose}, since {when(suppression.created_at)} {suppression.reason or ''}",
             markup=False,
         )
     for delivery in view.deliveries:
         _print_delivery(out, delivery)
     for job in view.refused_jobs:
         out.print(
-            f"{_when(job.created_at)}  refused job {job.job_id or job.message_id}: {job.reason}",
+            f"{when(job.created_at)}  refused job {job.job_id or job.message_id}: {job.reason}",
             markup=False,
         )
 
 
 def _print_delivery(out: Console, delivery: TracedDelivery) -> None:
-    head = Text(f"{_when(delivery.created_at)}  #{delivery.id} {delivery.channel} ")
+    head = Text(f"{when(delivery.created_at)}  #{delivery.id} {delivery.channel} ")
     head.append(delivery.status, style=COLOURS.get(delivery.status, ""))
     if delivery.step == "fallback":
         head.append("  (fallback)")
@@ -82,7 +79,7 @@ def _print_delivery(out: Console, delivery: TracedDelivery) -> None:
         _pair("message", delivery.message_id),
         _pair("receipt", delivery.receipt_status),
         _pair("straight to SMS", delivery.straight_to_sms),
-        _pair("next try", delivery.next_retry_at and _when(delivery.next_retry_at)),
+        _pair("next try", delivery.next_retry_at and when(delivery.next_retry_at)),
         _pair("why", _why(delivery.error_code, delivery.last_error)),
     ):
         if words:
@@ -93,7 +90,7 @@ def _print_delivery(out: Console, delivery: TracedDelivery) -> None:
 
 def _attempt(attempt: TracedAttempt) -> str:
     words = [
-        f"try {attempt.attempt_no} {_when(attempt.started_at)}",
+        f"try {attempt.attempt_no} {when(attempt.started_at)}",
         attempt.outcome or "under way",
     ]
     if attempt.http_status:
@@ -116,7 +113,3 @@ def _why(code: str | None, detail: str | None) -> str | None:
 
 def _pair(name: str, value: object) -> str | None:
     return None if value is None else f"{name}: {value}"
-
-
-def _when(moment: datetime) -> str:
-    return f"{moment.astimezone(KST):%Y-%m-%d %H:%M:%S}"

@@ -119,6 +119,12 @@ class EndpointBook:
         items = [EndpointView.model_validate(row[0]) for row in rows]
         return Page.of(items, limit, lambda last: cursors.delivery_cursor(last.id))
 
+    async def disabled(self, *, limit: int) -> tuple[Sequence[EndpointView], int]:
+        """Targets of all tenants that are not called, the last first, and how many there are."""
+        rows = await self._database.fetch(_statement("disabled_endpoints"), {"limit": limit})
+        views = [EndpointView.model_validate(view) for view, _ in rows]
+        return views, rows[0][1] if rows else 0
+
     async def _read(self, asked: Sequence[Target]) -> Mapping[Target, _Known]:
         rows = await self._database.fetch(SQL["look_up"], _columns(asked))
         return {

@@ -20,6 +20,14 @@ SELECT {endpoint} FROM endpoint e
  ORDER BY e.id DESC
  LIMIT %(limit)s
 
+-- name: disabled_endpoints
+-- Those of all tenants, the last first, and how many there are.
+SELECT {endpoint}, count(*) OVER ()
+  FROM endpoint e
+ WHERE e.disabled_at IS NOT NULL
+ ORDER BY e.disabled_at DESC, e.id DESC
+ LIMIT %(limit)s
+
 -- name: rotate_endpoint
 -- The newest first; of the old ones only the last stays.
 UPDATE endpoint e SET secrets = ARRAY[%(secret)s] || e.secrets[1:1], updated_at = now()

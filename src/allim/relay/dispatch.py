@@ -65,8 +65,13 @@ class Dispatch(Generic[Content]):
 
     @property
     def window(self) -> int:
-        """How much work the lane may have claimed and not settled at a time."""
-        return 4 * self._sending.concurrency * self._sending.batch
+        """How much work the lane may have claimed and not settled at a time.
+
+        Should this relay die, nobody can say what of it was sent: where that is held for an
+        operator, no more is claimed than can be under way.
+        """
+        under_way = self._sending.concurrency * self._sending.batch
+        return under_way if self._sending.at_most_once else 4 * under_way
 
     @property
     def is_stopping(self) -> bool:

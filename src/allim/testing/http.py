@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -81,9 +82,14 @@ class Request:
 
 
 class HttpSink:
-    """The server. The last of its answers is given for ever; without any it is 200 ``ok``."""
+    """The server. The last of its answers is given for ever; without any it is 200 ``ok``.
 
-    def __init__(self) -> None:
+    With `tls`, a server's context, it is one of https://.
+    """
+
+    def __init__(self, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+        self._host = host
+        self._tls = tls
         self.requests: list[Request] = []
         self.port = 0
         self._answers: deque[Answer] = deque([Answer.of(200, "ok")])
@@ -93,7 +99,7 @@ class HttpSink:
     @property
     def url(self) -> str:
         """``http://127.0.0.1:port``, without a path."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://{self._host}:{self.port}"
 
     def answer(self, *answers: Answer) -> None:
         """Answer with these from now on, one request each, the last one ever after."""
@@ -124,7 +130,7 @@ class HttpSink:
 
     async def start(self) -> None:
         """Listen, on the same port again where it was stopped."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, self._host, self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def __aenter__(self) -> Self:
@@ -157,8 +163,12 @@ class HttpSink:
                 pass
         if answer.then is Then.CLOSE:
             # Closed in good order, so that what was written arrives.
-            writer.write_eof()
-            await reader.read()
+            if writer.can_write_eof():
+                writer.write_eof()
+                await reader.read()
+            else:
+                writer.close()
+                await writer.wait_closed()
         return answer.then is Then.KEEP
 
 

@@ -56,7 +56,7 @@ async def test_events_are_listed_shown_replayed_and_discarded(
     assert (missing.code, "there is no event" in missing.err) == (2, True)
 
     blocked = await events("blocked")
-    said = f"orders  b  FAILED {stuck.event_id}  1 behind it  retry 2099-01-01 09:00:00"
+    said = f"orders  b  FAILED {stuck.event_id}  1 behind it  retry 2099-01-01T09:00:00+09:00"
     assert blocked.out.startswith(said), "times are Korean, as those of every command"
     gone = await events("discard", str(stuck.event_id))
     assert (gone.code, gone.out) == (0, "discarded 1\n")

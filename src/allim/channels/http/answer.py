@@ -8,7 +8,8 @@ from typing import NamedTuple
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 HEAD_LIMIT = 64 * 1024
-"""Bytes of an answer's head; more is no answer."""
+"""Bytes of an answer's head; more is no answer. Nor is more between the parts of its body, where
+llhttp would keep a trailer however long it is."""
 BODY_HAS_END = frozenset({b"content-length", b"transfer-encoding"})
 
 
@@ -22,12 +23,19 @@ class Headers(Mapping[str, str]):
     def __init__(self, fields: list[tuple[bytes, bytes]]) -> None:
         self._fields = fields
 
-    def __getitem__(self, name: str) -> str:
+    def find(self, name: str) -> str | None:
+        """What `get` does, without an exception where there is none."""
         wanted = name.lower().encode()
         for field, value in self._fields:
             if field.lower() == wanted:
                 return value.decode("utf-8", "replace")
-        raise KeyError(name)
+        return None
+
+    def __getitem__(self, name: str) -> str:
+        value = self.find(name)
+        if value is None:
+            raise KeyError(name)
+        return value
 
     def __iter__(self) -> Iterator[str]:
         return iter({field.lower().decode("latin-1"): None for field, _ in self._fields})
@@ -71,15 +79,16 @@ class AnswerReader:
     def expect(self, limit: int, *, is_file: bool = False) -> None:
         """Begin with the answer to one request; of its body at most `limit` bytes are wanted.
 
-        Of a file that says that it is longer, and of an answer that is not the file (status 300
+        Of a file that says that it is that long, and of an answer that is not the file (status 300
         and up), none are.
         """
         self.has_head = self.is_whole = self.may_go_on = False
         self._status = 0
-        self._head_size = 0
+        self._beside_body = 0
         self._fields: list[tuple[bytes, bytes]] = []
         self._parts: list[bytes] = []
         self._size = 0
+        self._passed_over = False
         self._limit = limit
         self._is_file = is_file
 
@@ -90,16 +99,14 @@ class AnswerReader:
 
     def feed(self, data: bytes) -> None:
         """Read on. Raises NotHttp; what was read before is still there."""
-        if not self.has_head:
-            self._head_size += len(data)
+        self._beside_body += len(data)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
             self.may_go_on = False
             if not self.is_whole:
                 raise NotHttp from None
-        if self._head_size > HEAD_LIMIT and (not self.has_head or _size(self._fields) > HEAD_LIMIT):
-            self.has_head = False
+        if self._beside_body > HEAD_LIMIT and not self.is_whole:
             raise NotHttp
 
     def end(self) -> None:
@@ -117,7 +124,7 @@ class AnswerReader:
             Headers(self._fields),
             content,
             complete,
-            cut=complete and not self.is_whole,
+            cut=complete and (self._passed_over or not self.is_whole),
         )
 
     # The parser's calls
@@ -134,31 +141,47 @@ class AnswerReader:
     def on_headers_complete(self) -> None:
         """The head is there; status 1xx only announces the answer."""
         status = self._parser.get_status_code()
-        if self.has_head or status < 200:
+        if self.has_head or 100 <= status < 200:
             return
+        if status < 100 or self._beside_body > HEAD_LIMIT < _size(self._fields):
+            raise NotHttp
         self.has_head = True
         self._status = status
-        if self._is_file and (status >= 300 or _declared_length(self._fields) > self._limit):
+        if self._is_file and (status >= 300 or _declared_length(self._fields) >= self._limit):
             self._limit = 0
 
     def on_body(self, part: bytes) -> None:
         """A part of the body."""
-        if not self.is_whole and self._size < self._limit:
+        self._beside_body = 0
+        if self.is_whole:
+            return
+        if self._size < self._limit:
             self._parts.append(part)
             self._size += len(part)
+        else:
+            self._passed_over = True
 
     def on_message_complete(self) -> None:
         """The end of the answer, or of an announcement."""
         if self.has_head:
-            self.may_go_on = not self.is_whole and self._parser.should_keep_alive()
+            self.may_go_on = (
+                not self.is_whole
+                and self._parser.should_keep_alive()
+                # It has none, whatever is said; some servers send one all the same.
+                and not (self._status == 204 and _declares_body(self._fields))
+            )
             self.is_whole = True
         else:
             self._fields = []
 
 
 def _declared_length(fields: list[tuple[bytes, bytes]]) -> int:
-    length = Headers(fields).get("Content-Length", "0")
-    return int(length) if length.isdigit() else 0
+    # llhttp has seen to it that it is a number.
+    return int(Headers(fields).get("Content-Length", "0"))
+
+
+def _declares_body(fields: list[tuple[bytes, bytes]]) -> bool:
+    return _declared_length(fields) > 0 or "Transfer-Encoding" in Headers(fields)
 
 
 def _size(fields: list[tuple[bytes, bytes]]) -> int:

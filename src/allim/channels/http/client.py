@@ -88,7 +88,7 @@ class HttpClient:
         body: bytes | None = None,
         limit: int = RESPONSE_LIMIT,
     ) -> HttpAnswer:
-        """Any method; `limit` is how many bytes of the answer's body are taken.
+        """Any method but HEAD; `limit` is how many bytes of the answer's body are taken.
 
         `timeout` is seconds, for all of it. Raises HttpFailure when no answer came, ValueError
         where a header has a line break in it.
@@ -134,7 +134,7 @@ class HttpClient:
         await self._trusted.close()
         await self._guarded.close()
         for lookups in self._lookups:
-            lookups.close()
+            await lookups.close()
         await self._resolver.close()
 
     async def _exchange(
@@ -151,6 +151,7 @@ class HttpClient:
         pool = self._trusted if trusted else self._guarded
         loop = asyncio.get_running_loop()
         ends_by = loop.time() + timeout
+        may_have_arrived = False
         if (connection := pool.take(place)) is not None:
             try:
                 return await connection.exchange(
@@ -160,10 +161,15 @@ class HttpClient:
                 # The server may have closed it just then; a GET does no harm twice.
                 if failure.code != "connection_lost" or method != "GET":
                     raise
+                may_have_arrived = True
         time_left = ends_by - loop.time()
-        connection = await pool.connect(
-            place, timeout=min(time_left * CONNECT_SHARE, CONNECT_LIMIT)
-        )
+        try:
+            connection = await pool.connect(
+                place, timeout=min(time_left * CONNECT_SHARE, CONNECT_LIMIT)
+            )
+        except HttpFailure as failure:
+            failure.ambiguous |= may_have_arrived
+            raise
         return await connection.exchange(
             request, timeout=ends_by - loop.time(), limit=limit, is_file=is_file
         )
@@ -188,7 +194,9 @@ def _unpacked(status: int, headers: Mapping[str, str], content: bytes, limit: in
         return HttpFile(status, headers, b"", complete=False)
     if len(content) > limit:
         return HttpFile(status, headers, b"", too_large=True)
-    return HttpFile(status, headers, content if unpacking.eof else b"", complete=unpacking.eof)
+    # What follows the end is another part of it, or none of it: half a file is no file.
+    complete = unpacking.eof and not unpacking.unused_data
+    return HttpFile(status, headers, content if complete else b"", complete=complete)
 
 
 def _text(reply: Reply, limit: int) -> str:
@@ -196,7 +204,8 @@ def _text(reply: Reply, limit: int) -> str:
     content = reply.content
     if not content:
         return ""
-    if reply.headers.get("Content-Encoding", "").lower() in PACKED:
+    packing = reply.headers.find("Content-Encoding")
+    if packing is not None and packing.lower() in PACKED:
         try:
             content = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(content, limit)
         except zlib.error:

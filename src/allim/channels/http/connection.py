@@ -36,9 +36,10 @@ class Connection(asyncio.Protocol):
         self._reader = AnswerReader()
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[Reply] | None = None
-        self._due = self._loop.time() + KEEP_ALIVE
+        self._due = 0.0
         """When the exchange under way, or else the wait for another one, is over."""
         self._timer: asyncio.TimerHandle | None = None
+        self._fires_at = 0.0
 
     @property
     def is_usable(self) -> bool:
@@ -62,14 +63,16 @@ class Connection(asyncio.Protocol):
         waiter: asyncio.Future[Reply] = self._loop.create_future()
         self._waiter = waiter
         self._due = self._loop.time() + timeout
-        if self._timer is None or self._timer.when() > self._due:
+        if self._timer is None or self._fires_at > self._due:
             self._set_timer()
         self._transport.write(request)
         try:
             return await waiter
-        except asyncio.CancelledError:
-            self._waiter = None
-            self.abort()
+        except BaseException:
+            # Where the answer came first, the connection may be another request's by now.
+            if self._waiter is waiter:
+                self._waiter = None
+                self.abort()
             raise
 
     def close(self) -> None:
@@ -78,9 +81,8 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """End it at once."""
-        if self._transport is not None:
-            self._transport.abort()
+        """End it at once, and the exchange under way with it."""
+        self._break_off(failure.connection_lost())
 
     # The transport's calls
 
@@ -88,7 +90,8 @@ class Connection(asyncio.Protocol):
         """It stands."""
         # uvloop's transports are none of asyncio's classes.
         self._transport = cast("asyncio.Transport", transport)
-        self._set_timer()
+        # Not before: TLS may have taken its time.
+        self._due = self._loop.time() + KEEP_ALIVE
 
     def data_received(self, data: bytes) -> None:
         """Read on; what comes unasked would be taken for the next answer, so it ends here."""
@@ -104,19 +107,30 @@ class Connection(asyncio.Protocol):
         if reader.is_whole or reader.has_enough:
             self._finish(complete=True)
 
+    def eof_received(self) -> None:
+        """The server says no more: what of the request has not left yet need not leave any more."""
+        self._end_answer()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has ended, which may be how the answer does."""
+        """It has ended."""
         if self._timer is not None:
             self._timer.cancel()
         self._transport = None
-        if self._waiter is not None:
-            if exc is None:
-                self._reader.end()
-            if self._reader.is_whole:
-                self._finish(complete=True)
-            else:
-                self._break_off(failure.connection_lost())
+        if exc is None:
+            self._end_answer()
+        else:
+            self.abort()
         self._ended(self)
+
+    def _end_answer(self) -> None:
+        """No more will come, which may be how the answer ends."""
+        if self._waiter is None:
+            return
+        self._reader.end()
+        if self._reader.is_whole:
+            self._finish(complete=True)
+        else:
+            self.abort()
 
     def _finish(self, *, complete: bool) -> None:
         """Hand over what there is, and see whether another request may follow."""
@@ -134,22 +148,24 @@ class Connection(asyncio.Protocol):
             transport.abort()
 
     def _break_off(self, problem: HttpFailure) -> None:
-        """No more will come: with the head there, that is an answer all the same."""
-        if self._reader.has_head:
+        """End it now: where the head of an answer is there, that is one all the same."""
+        if self._waiter is not None and self._reader.has_head:
             self._finish(complete=False)
             return
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_exception(problem)
-        self.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
     # One timer for all exchanges: it is set again when it fires, not with each of them.
 
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        when = min(self._due, self._loop.time() + KEEP_ALIVE)
-        self._timer = self._loop.call_at(when, self._on_time)
+        # Kept apart: what uvloop gives for a time that has come has no `when()`.
+        self._fires_at = min(self._due, self._loop.time() + KEEP_ALIVE)
+        self._timer = self._loop.call_at(self._fires_at, self._on_time)
 
     def _on_time(self) -> None:
         self._timer = None

@@ -43,9 +43,15 @@ def bad_answer() -> HttpFailure:
     return HttpFailure("bad_answer", "what came back is not HTTP", ambiguous=True)
 
 
-def of_connecting(error: OSError | UnicodeError) -> HttpFailure:
+def closed() -> HttpFailure:
+    """The client is closed, or was while the connection was made: nothing has been sent."""
+    return HttpFailure("connect_failed", "the client is closed")
+
+
+def of_connecting(error: OSError | ValueError) -> HttpFailure:
     """What an exception means before there was a connection; sentences never name the address."""
-    if isinstance(error, UnicodeError):
+    # A name that IDNA, or TLS, does not take; what TLS says of a certificate is both.
+    if not isinstance(error, OSError):
         return HttpFailure("invalid_url", "the URL cannot be called")
     if isinstance(error, AddressBlocked):
         return HttpFailure("blocked_address", f"the URL {NOT_PUBLIC}")

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from allim.channels.http import failure
+
 NAME_LOOKUPS = 32
 """Names looked up at once: one that hangs must not stop the others."""
 FRESH = 10.0
@@ -57,27 +59,47 @@ class SharedLookups:
     def __init__(self, resolver: AbstractResolver) -> None:
         self._resolver = resolver
         self._lookups: dict[tuple[str, int], asyncio.Task[list[ResolveResult]]] = {}
+        self._forgetting: dict[tuple[str, int], asyncio.TimerHandle] = {}
 
     async def resolve(self, host: str, port: int) -> list[ResolveResult]:
-        """The addresses of a name; OSError where it has none."""
+        """The addresses of a name; OSError where it has none, HttpFailure when it is closed."""
         key = host, port
         lookup = self._lookups.get(key)
         if lookup is None:
             lookup = self._lookups[key] = asyncio.create_task(self._resolver.resolve(host, port))
             lookup.add_done_callback(lambda done: self._forget_later(key, done))
-        # Whoever gives up must not stop it for the others.
-        return await asyncio.shield(lookup)
+        try:
+            # Whoever gives up must not stop it for the others.
+            return await asyncio.shield(lookup)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if caller is None or caller.cancelling():
+                raise
+            # Nobody stopped the caller: `close` stopped the look-up.
+            raise failure.closed() from None
 
-    def close(self) -> None:
-        """Stop what is under way."""
-        for lookup in self._lookups.values():
+    async def close(self) -> None:
+        """Stop what is under way, and forget what is known."""
+        lookups = tuple(self._lookups.values())
+        self._lookups.clear()
+        for timer in self._forgetting.values():
+            timer.cancel()
+        self._forgetting.clear()
+        for lookup in lookups:
             lookup.cancel()
+        await asyncio.gather(*lookups, return_exceptions=True)
 
     def _forget_later(
         self, key: tuple[str, int], lookup: asyncio.Task[list[ResolveResult]]
     ) -> None:
         failed = lookup.cancelled() or lookup.exception() is not None
+        if self._lookups.get(key) is not lookup:
+            return
         if failed or not lookup.result():
             del self._lookups[key]
         else:
-            lookup.get_loop().call_later(FRESH, self._lookups.pop, key)
+            later = lookup.get_loop().call_later(FRESH, self._forget, key)
+            self._forgetting[key] = later
+
+    def _forget(self, key: tuple[str, int]) -> None:
+        del self._lookups[key], self._forgetting[key]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import socket
 import ssl
 from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
@@ -31,7 +31,8 @@ class ConnectionPool:
         self._new_socket = new_socket
         self._idle: defaultdict[Place, list[Connection]] = defaultdict(list)
         self._open: set[Connection] = set()
-        self._all_ended: asyncio.Future[None] | None = None
+        self._closed = False
+        self._all_ended = asyncio.Event()
         self._tls: ssl.SSLContext | None = None
 
     def take(self, place: Place) -> Connection | None:
@@ -48,20 +49,28 @@ class ConnectionPool:
 
         Raises HttpFailure, never an ambiguous one: nothing has been sent.
         """
+        if self._closed:
+            raise failure.closed()
         try:
             async with asyncio.timeout(timeout):
-                return await self._connect(place)
-        except (OSError, UnicodeError) as error:
+                connection = await self._connect(place)
+            if not connection.is_usable:
+                raise ConnectionResetError(errno.ECONNRESET, "it ended as soon as it stood")
+        except (OSError, ValueError) as error:
             raise failure.of_connecting(error) from None
+        if self._closed:
+            connection.abort()
+            raise failure.closed()
+        self._open.add(connection)
+        return connection
 
     async def close(self) -> None:
-        """End every connection, whatever it is doing."""
-        self._idle.clear()
+        """End every connection, whatever it is doing; those just being made end once they stand."""
+        self._closed = True
         for connection in tuple(self._open):
             connection.abort()
         if self._open:
-            self._all_ended = asyncio.get_running_loop().create_future()
-            await self._all_ended
+            await self._all_ended.wait()
 
     async def _connect(self, place: Place) -> Connection:
         addresses = await self._addresses(place)
@@ -71,17 +80,19 @@ class ConnectionPool:
             happy_eyeballs_delay=NEXT_ADDRESS_AFTER,
             socket_factory=self._new_socket,
         )
+        connection = Connection(place, idle=self._keep, ended=self._forget)
         try:
-            _, connection = await loop.create_connection(
-                partial(Connection, place, idle=self._keep, ended=self._forget),
+            await loop.create_connection(
+                lambda: connection,
                 sock=sock,
                 ssl=self._tls_context() if place.tls else None,
                 server_hostname=place.host.rstrip(".") if place.tls else None,
             )
         except BaseException:
+            # It may have stood already; TLS would take its time to say good-bye.
+            connection.abort()
             sock.close()
             raise
-        self._open.add(connection)
         return connection
 
     async def _addresses(self, place: Place) -> list[AddrInfoType]:
@@ -121,5 +132,5 @@ class ConnectionPool:
                 idle.remove(connection)
             if not idle:
                 del self._idle[connection.place]
-        if self._all_ended is not None and not self._open and not self._all_ended.done():
-            self._all_ended.set_result(None)
+        if self._closed and not self._open:
+            self._all_ended.set()

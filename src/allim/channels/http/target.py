@@ -15,7 +15,6 @@ from allim.channels.ssrf import is_legacy_ipv4
 
 OWN_FIELDS = {"User-Agent": "allim", "Accept": "*/*", "Accept-Encoding": "identity"}
 """Sent with every request that does not have its own."""
-WITHOUT_BODY = frozenset({"GET", "HEAD"})
 
 
 class Place(NamedTuple):
@@ -73,7 +72,7 @@ class Target:
             own_lines = _lines({k: v for k, v in self.own.items() if k.lower() not in given})
         if body is not None:
             lines += f"Content-Length: {len(body)}\r\n"
-        elif method not in WITHOUT_BODY:
+        elif method != "GET":
             lines += "Content-Length: 0\r\n"
         head = f"{method}{self.start}{own_lines}{lines}\r\n".encode()
         return head + body if body else head

@@ -23,6 +23,7 @@ from allim.composition.diagnosis.feature_checks import (
     check_lms,
     check_queue,
     check_schedules,
+    check_targets,
 )
 from allim.composition.diagnosis.findings import Finding, good, wrong
 from allim.composition.diagnosis.ingest_check import check_ingest
@@ -68,6 +69,7 @@ CHECKS: Mapping[str, Check] = {
     "disk": check_disk,
     "keys": check_keys,
     "deliveries": check_deliveries,
+    "targets": check_targets,
     "events": check_events,
     "schedules": check_schedules,
     "queue": check_queue,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import LiteralString
+from urllib.parse import urlsplit
 
 from allim.base.errors import ConfigurationError
 from allim.base.settings import Environment
@@ -24,12 +25,14 @@ from allim.enrolment.lms.settings import LmsKind
 from allim.enrolment.scheduled import JOB_KINDS, SYNC_JOB
 from allim.events.relaying.figures import OutboxFigures
 from allim.hub.delivery_box import DeliveryBox
+from allim.hub.endpoints import EndpointBook
 from allim.hub.reading import PAGE_LIMIT
 from allim.scheduler.fires import FireStatus
 from allim.scheduler.schedules import Schedules
 
 LATE_SECONDS = 60.0
 DIAGNOSE_SECONDS = 60.0
+TARGETS_SHOWN = 5
 
 QUEUE_IN_USE = (
     "MESSAGING_SQS_QUEUE_NAME",
@@ -67,9 +70,7 @@ async def check_deliveries(
     dead = {name: figures.dead for name, figures in backlog.items() if figures.dead}
     if dead:
         told = ", ".join(f"{count} of {name}" for name, count in sorted(dead.items()))
-        findings.append(
-            note("deliveries", f"dead letters: {told}", "see GET /deliveries?status=DEAD")
-        )
+        findings.append(note("deliveries", f"dead letters: {told}", "see `allim replay --dry-run`"))
     if not late:
         findings.append(good("deliveries", "nothing is late"))
     if not database.pooler:
@@ -81,6 +82,30 @@ async def check_deliveries(
             else note("relays", words, "deliveries wait until `allim up` or `allim relay` runs")
         )
     return findings
+
+
+async def check_targets(
+    _store: Store, _environment: Environment, database: Database
+) -> Sequence[Finding]:
+    """Whether any target is not called any more, because it said that it is gone.
+
+    One of the settings is the operator's to mend; a caller's URL may well be gone for good.
+    """
+    disabled, count = await EndpointBook(database).disabled(limit=TARGETS_SHOWN)
+    findings = []
+    for each in disabled:
+        is_of_caller = "://" in each.url
+        where = urlsplit(each.url).netloc.rpartition("@")[2] if is_of_caller else each.url
+        words = f"{each.channel} {where} is not called: {each.disabled_reason}"
+        remedy = (
+            f"once it is right again, POST /endpoints/{each.id}/enable, or Channels in the console;"
+            " then `allim replay --error-code endpoint_disabled`"
+        )
+        tell = note if is_of_caller else wrong
+        findings.append(tell(f"target {each.id}", words, remedy))
+    if more := count - len(disabled):
+        findings.append(note("targets", f"{more} more are not called", "see GET /endpoints"))
+    return findings or [good("targets", "none is disabled")]
 
 
 async def check_events(
