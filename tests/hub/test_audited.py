@@ -39,10 +39,12 @@ def dependencies(dependant: Dependant) -> Iterator[object]:
 def scopes(route: APIRoute) -> set[AccessScope]:
     """The scopes that its dependencies ask for."""
     return {
-        cell.cell_contents
+        scope
         for call in dependencies(route.dependant)
         for cell in getattr(call, "__closure__", None) or ()
-        if isinstance(cell.cell_contents, AccessScope)
+        if isinstance(cell.cell_contents, tuple)
+        for scope in cell.cell_contents
+        if isinstance(scope, AccessScope)
     }
 
 
