@@ -247,7 +247,7 @@ def _hub_routes(services: ConsoleServices, templates: TemplateBook) -> Sequence[
         reading_routes(services.reader),
         operation_routes(services.operations, services.reader),
         replay_routes(services.replays),
-        endpoint_routes(services.endpoints),
+        endpoint_routes(services.endpoints, services.channels),
         template_routes(templates, services.channels),
         quiet_hours_routes(QuietHoursBook(services.database), services.channels),
     )

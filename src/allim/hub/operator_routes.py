@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -11,7 +13,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from allim.base.errors import FieldProblem, InvalidRequest
+from allim.channels.channel import Channel, Draft
 from allim.hub.audited import audited
+from allim.hub.channel_names import unknown_channel
 from allim.hub.endpoints import SIGNED_CHANNEL, EndpointBook
 from allim.hub.model import MAX_BIGINT, ChannelName, Recipient, TenantId
 from allim.hub.operations import Operations
@@ -103,8 +107,8 @@ def operation_routes(operations: Operations, reader: Reader) -> APIRouter:
     return router
 
 
-def endpoint_routes(book: EndpointBook) -> APIRouter:
-    """Webhook targets and their secrets."""
+def endpoint_routes(book: EndpointBook, channels: Mapping[str, Channel]) -> APIRouter:
+    """Webhook targets and their secrets. What no delivery may name as its URL gets none."""
     router = APIRouter(prefix="/endpoints", tags=["endpoints"])
 
     @router.get("", summary="List endpoints, newest first")
@@ -124,10 +128,8 @@ def endpoint_routes(book: EndpointBook) -> APIRouter:
     )
     async def create(body: EndpointRequest, principal: Operating) -> EndpointSecretView:
         own = principal.tenant_id
-        if own is not None and body.tenant_id not in (None, own):
-            raise InvalidRequest(
-                [FieldProblem("/tenant_id", "tenant_mismatch", "is not the tenant of the API key")]
-            )
+        if problems := _refusals(body, own, channels):
+            raise InvalidRequest(problems)
         return await book.create(
             body.url, channel=body.channel, tenant=body.tenant_id if own is None else own
         )
@@ -157,3 +159,21 @@ def endpoint_routes(book: EndpointBook) -> APIRouter:
         return await book.enable(endpoint_id, principal.tenant_id)
 
     return router
+
+
+def _refusals(
+    body: EndpointRequest, own: int | None, channels: Mapping[str, Channel]
+) -> Sequence[FieldProblem]:
+    problems = []
+    if body.channel not in channels:
+        problems.append(unknown_channel(channels, "/channel"))
+    elif body.channel != SIGNED_CHANNEL:
+        words = f"signs nothing: only the targets of {SIGNED_CHANNEL} have secrets"
+        problems.append(FieldProblem("/channel", "not_signed", words))
+    if (signed := channels.get(SIGNED_CHANNEL)) is not None:
+        found = signed.check(Draft(body.url, None, None, None, {}, body.tenant_id))
+        problems.extend(replace(each, place="/url") for each in found)
+    if own is not None and body.tenant_id not in (None, own):
+        words = "is not the tenant of the API key"
+        problems.append(FieldProblem("/tenant_id", "tenant_mismatch", words))
+    return problems
