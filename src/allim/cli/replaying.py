@@ -67,6 +67,8 @@ def replay(
     if context.invoked_subcommand is not None:
         return
     from allim.base.validation import validated
+    from allim.channels.table import CHANNELS
+    from allim.hub.channel_names import require_known
     from allim.hub.replays import ReplayRequest
 
     asked: dict[str, Any] = {
@@ -87,6 +89,7 @@ def replay(
             ReplayRequest,
             {"filter": wanted, "rate_per_second": rate, "reason": reason, "tenant_id": tenant},
         )
+        require_known(request.filter.channel, {entry.name for entry in CHANNELS}, "--channel")
         counted = await replays.count(request.filter, tenant)
         _show_count(counted)
         if dry_run or not counted.total:

@@ -20,6 +20,7 @@ from allim.hub.endpoints import SIGNED_CHANNEL, EndpointBook
 from allim.hub.model import MAX_BIGINT, ChannelName, Recipient, TenantId
 from allim.hub.operations import Operations
 from allim.hub.reading import PAGE_LIMIT, Reader
+from allim.hub.redaction import shown_delivery, shown_endpoint, shown_notification
 from allim.hub.resolution import RECIPIENT_BYTES
 from allim.hub.views import CanceledView, DeliveryView, EndpointSecretView, EndpointView, Page
 from allim.web.access import AccessScope, Principal, requires
@@ -78,7 +79,7 @@ def operation_routes(operations: Operations, reader: Reader) -> APIRouter:
         dependencies=[audited("notification.cancel", "notification {notification_id}")],
     )
     async def cancel(notification_id: UUID, principal: Sending) -> CanceledView:
-        return await operations.cancel(notification_id, principal.tenant_id)
+        return shown_notification(await operations.cancel(notification_id, principal.tenant_id))
 
     @router.post(
         "/deliveries/{delivery_id}/retry",
@@ -89,7 +90,7 @@ def operation_routes(operations: Operations, reader: Reader) -> APIRouter:
     )
     async def retry(delivery_id: Id, principal: Operating) -> DeliveryView:
         await operations.retry(delivery_id, principal.tenant_id)
-        return await reader.delivery(delivery_id, principal.tenant_id)
+        return shown_delivery(await reader.delivery(delivery_id, principal.tenant_id))
 
     @router.post(
         "/deliveries/{delivery_id}/discard",
@@ -102,7 +103,7 @@ def operation_routes(operations: Operations, reader: Reader) -> APIRouter:
         delivery_id: Id, body: Annotated[DiscardRequest, Body()], principal: Operating
     ) -> DeliveryView:
         await operations.discard(delivery_id, body.reason, principal.tenant_id)
-        return await reader.delivery(delivery_id, principal.tenant_id)
+        return shown_delivery(await reader.delivery(delivery_id, principal.tenant_id))
 
     return router
 
@@ -117,7 +118,8 @@ def endpoint_routes(book: EndpointBook, channels: Mapping[str, Channel]) -> APIR
         limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT)] = 50,
         cursor: Annotated[str | None, Query(max_length=100)] = None,
     ) -> Page[EndpointView]:
-        return await book.list(principal.tenant_id, limit=limit, cursor=cursor)
+        found = await book.list(principal.tenant_id, limit=limit, cursor=cursor)
+        return found.each(shown_endpoint)
 
     @router.post(
         "",
@@ -140,7 +142,7 @@ def endpoint_routes(book: EndpointBook, channels: Mapping[str, Channel]) -> APIR
         dependencies=[audited("endpoint.rotate", "endpoint {endpoint_id}")],
     )
     async def rotate(endpoint_id: Id, principal: Operating) -> EndpointSecretView:
-        return await book.rotate(endpoint_id, principal.tenant_id)
+        return shown_endpoint(await book.rotate(endpoint_id, principal.tenant_id))
 
     @router.post(
         "/{endpoint_id}/retire",
@@ -148,7 +150,7 @@ def endpoint_routes(book: EndpointBook, channels: Mapping[str, Channel]) -> APIR
         dependencies=[audited("endpoint.retire", "endpoint {endpoint_id}")],
     )
     async def retire(endpoint_id: Id, principal: Operating) -> EndpointView:
-        return await book.retire(endpoint_id, principal.tenant_id)
+        return shown_endpoint(await book.retire(endpoint_id, principal.tenant_id))
 
     @router.post(
         "/{endpoint_id}/enable",
@@ -156,7 +158,7 @@ def endpoint_routes(book: EndpointBook, channels: Mapping[str, Channel]) -> APIR
         dependencies=[audited("endpoint.enable", "endpoint {endpoint_id}")],
     )
     async def enable(endpoint_id: Id, principal: Operating) -> EndpointView:
-        return await book.enable(endpoint_id, principal.tenant_id)
+        return shown_endpoint(await book.enable(endpoint_id, principal.tenant_id))
 
     return router
 

@@ -1,0 +1,127 @@
+"""What people and API callers are shown of what a delivery holds: no secret that would let them
+post there, too. What is stored and sent stays as it is.
+
+Readers show what happened; addresses and keys of the other side are for whoever sends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from allim.hub.views import (
+    CanceledView,
+    DeliveryLine,
+    DeliveryView,
+    EndpointView,
+    NotificationSummary,
+    NotificationView,
+    ReplayView,
+)
+
+HIDDEN = "***"
+"""Stands for the value of a header: any of them may be a key."""
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
+_SUBSCRIPTION = re.compile(r"\{.*\"endpoint\".*\}", re.DOTALL)
+
+Endpoint = TypeVar("Endpoint", bound=EndpointView)
+Line = TypeVar("Line", bound=DeliveryLine)
+Notification = TypeVar("Notification", NotificationSummary, NotificationView, CanceledView)
+
+
+def shown(recipient: object) -> str:
+    """The recipient; of an address only its scheme and host, and a hash to tell it by.
+
+    Paths, queries and users of addresses hold tokens (Slack's, Teams' and Discord's webhooks are
+    nothing else), those of apprise do where a host would be, and a push subscription holds keys.
+    """
+    if recipient is None:
+        return ""
+    recipient = str(recipient)
+    if _SUBSCRIPTION.fullmatch(recipient.strip()):
+        found = _URL.search(recipient)
+        return f"{_bare(found[0]) if found else ''} #{_hash(recipient)}".strip()
+    return _URL.sub(lambda found: _bare(found[0]) + _mark(found[0]), recipient)
+
+
+def shown_delivery(delivery: Line) -> Line:
+    """A delivery without what its recipient and its headers may give away."""
+    told: dict[str, Any] = {"recipient": _shown_or_none(delivery.recipient)}
+    if isinstance(delivery, DeliveryView):
+        told["payload"] = _payload(delivery.payload)
+        told["then"] = _steps(delivery.then)
+        told["fallback"] = _steps(delivery.fallback)
+    return delivery.model_copy(update=told)
+
+
+def shown_notification(notification: Notification) -> Notification:
+    """The same of everything whose deliveries are shown."""
+    deliveries = [shown_delivery(each) for each in notification.deliveries]
+    return notification.model_copy(update={"deliveries": deliveries})
+
+
+def shown_endpoint(endpoint: Endpoint) -> Endpoint:
+    """The same of a target."""
+    return endpoint.model_copy(update={"url": shown(endpoint.url)})
+
+
+def shown_replay(replay: ReplayView) -> ReplayView:
+    """The same of the recipient that a replay was made for."""
+    if not replay.filter.get("recipient"):
+        return replay
+    told = {**replay.filter, "recipient": shown(replay.filter["recipient"])}
+    return replay.model_copy(update={"filter": told})
+
+
+def _shown_or_none(recipient: str | None) -> str | None:
+    return None if recipient is None else shown(recipient)
+
+
+def _payload(payload: Mapping[str, Any]) -> dict[str, Any]:
+    headers = payload.get("headers")
+    if not headers:
+        return dict(payload)
+    hidden = dict.fromkeys(headers, HIDDEN) if isinstance(headers, Mapping) else HIDDEN
+    return {**payload, "headers": hidden}
+
+
+def _steps(steps: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:
+    return None if steps is None else [_step(step) for step in steps]
+
+
+def _step(step: Mapping[str, Any]) -> dict[str, Any]:
+    told = dict(step)
+    if told.get("recipient") is not None:
+        told["recipient"] = shown(told["recipient"])
+    if isinstance(told.get("payload"), Mapping):
+        told["payload"] = _payload(told["payload"])
+    for name in ("then", "fallback"):
+        if told.get(name):
+            told[name] = _steps(told[name])
+    return told
+
+
+def _bare(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https"):
+            return f"{parts.scheme}://"
+        port = f":{parts.port}" if parts.port else ""
+        return f"{parts.scheme}://{parts.hostname or ''}{port}"
+    except ValueError:
+        return "://"
+
+
+def _mark(url: str) -> str:
+    bare = _bare(url)
+    if url.rstrip("/") == bare:
+        return ""
+    return f"{'' if bare.endswith('://') else '/'}… #{_hash(url)}"
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
