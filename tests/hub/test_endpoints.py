@@ -14,6 +14,7 @@ from allim.base.settings import Environment
 from allim.channels.channel import Message
 from allim.database.pool import Database
 from allim.hub.endpoints import DisabledTargets, EndpointBook
+from allim.hub.redaction import shown
 from allim.relay.outcomes import Outcome
 from allim.relay.retry import RetryPolicy
 from allim.relay.settlement import Settlement, decide
@@ -59,7 +60,7 @@ async def test_a_secret_is_shown_once_and_signs(api: Api, database: Database) ->
     secret = answer.json["secret"]
     assert 24 <= len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) <= 64
     listed = (await api.get("/endpoints")).json["items"]
-    assert [e["url"] for e in listed] == [URL]
+    assert [e["url"] for e in listed] == [shown(URL)]
     assert "secret" not in listed[0]
     assert list(await EndpointBook(database).secrets_for(None, URL)) == [secret]
     assert list(await EndpointBook(database).secrets_for(1, URL)) == []
@@ -137,12 +138,12 @@ async def test_a_target_that_is_gone_is_refused_until_it_is_enabled(
     assert set(against) == {4}
     assert against[4].code == "endpoint_disabled"
     assert set(await policy.guard([work(7, None), work(8, None, 1)])) == {7, 8}
-    shown = (await api.get("/endpoints")).json["items"]
-    assert {(e["url"], e["disabled_reason"]) for e in shown} == {
+    listed = (await api.get("/endpoints")).json["items"]
+    assert {(e["url"], e["disabled_reason"]) for e in listed} == {
         ("hooks.example#1", "it is gone"),
-        (URL, "it is gone"),
+        (shown(URL), "it is gone"),
     }
-    [endpoint] = [e for e in shown if e["url"] == URL]
+    [endpoint] = [e for e in listed if e["url"] == shown(URL)]
     enabled = (await api.post(f"/endpoints/{endpoint['id']}/enable")).json
     assert enabled["disabled_at"] is None
     assert await DisabledTargets(EndpointBook(database), own_target).guard([work(4)]) == {}

@@ -31,6 +31,7 @@ from allim.channels.channel import (
     Draft,
     Message,
     RecipientKind,
+    says_nothing,
 )
 from allim.channels.dkim import DkimSettings, DkimSigner
 from allim.channels.mail import (
@@ -162,7 +163,7 @@ class EmailChannel:
                     *self._extras.attachments.problems(draft.payload, draft.tenant_id),
                 )
             )
-        if not (draft.title or draft.message or draft.payload.get("html")):
+        if says_nothing(draft, draft.payload.get("html")):
             problems.append(NOTHING_TO_SAY)
         return problems
 
