@@ -16,7 +16,7 @@ HEADERS = {"authorization": "Bearer SECRETHEADER", "X-Team": "a"}
 WEBHOOK: dict[str, Any] = {
     "channel": "WEBHOOK",
     "recipient": HOOK,
-    "payload": {"headers": HEADERS, "body": {"n": 1}},
+    "payload": {"headers": HEADERS, "subscription": {"keys": "SECRETKEY"}, "body": {"n": 1}},
 }
 NOTIFICATION: dict[str, Any] = {
     "source": "shop",
@@ -62,6 +62,7 @@ async def test_secrets_of_deliveries_are_stored_whole_and_shown_to_nobody(
     assert [each["id"] for each in found] == [hook], "it is looked for by the whole address"
     assert found[0]["payload"] == {
         "headers": dict.fromkeys(HEADERS, HIDDEN),
+        "subscription": {"keys": HIDDEN},
         "body": {"n": 1},
     }
     assert found[0]["fallback"][0]["then"][0]["payload"] == found[0]["payload"]

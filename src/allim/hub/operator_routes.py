@@ -170,8 +170,9 @@ def _refusals(
     if body.channel not in channels:
         problems.append(unknown_channel(channels, "/channel"))
     elif body.channel != SIGNED_CHANNEL:
-        words = f"signs nothing: only the targets of {SIGNED_CHANNEL} have secrets"
-        problems.append(FieldProblem("/channel", "not_signed", words))
+        problems.append(
+            FieldProblem("/channel", "not_signed", f"must be {SIGNED_CHANNEL}: no other signs")
+        )
     if (signed := channels.get(SIGNED_CHANNEL)) is not None:
         found = signed.check(Draft(body.url, None, None, None, {}, body.tenant_id))
         problems.extend(replace(each, place="/url") for each in found)

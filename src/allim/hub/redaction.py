@@ -23,7 +23,9 @@ from allim.hub.views import (
 )
 
 HIDDEN = "***"
-"""Stands for the value of a header: any of them may be a key."""
+"""Stands for a header's value, and for what a browser's push subscription holds."""
+_KEYS = ("headers", "subscription")
+"""Of a payload: each value in them may be a key."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
 _SUBSCRIPTION = re.compile(r"\{.*\"endpoint\".*\}", re.DOTALL)
@@ -82,11 +84,12 @@ def _shown_or_none(recipient: str | None) -> str | None:
 
 
 def _payload(payload: Mapping[str, Any]) -> dict[str, Any]:
-    headers = payload.get("headers")
-    if not headers:
-        return dict(payload)
-    hidden = dict.fromkeys(headers, HIDDEN) if isinstance(headers, Mapping) else HIDDEN
-    return {**payload, "headers": hidden}
+    told = dict(payload)
+    for name in _KEYS:
+        if secret := told.get(name):
+            whole = not isinstance(secret, Mapping)
+            told[name] = HIDDEN if whole else dict.fromkeys(secret, HIDDEN)
+    return told
 
 
 def _steps(steps: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:

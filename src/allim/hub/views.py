@@ -51,7 +51,9 @@ class DeliveryView(DeliveryLine):
     superseded_by: int | None = Field(description="The delivery that took its place")
     tenant_id: int | None
     template_code: str | None
-    payload: dict[str, Any] = Field(description="Without the values of `headers`")
+    payload: dict[str, Any] = Field(
+        description="The values of `headers` and `subscription` are hidden"
+    )
     row_key: str | None
     priority: _Priority
     attempt_count: int

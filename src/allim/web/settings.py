@@ -31,8 +31,8 @@ class AccessSettings(SettingsGroup):
     )
     allim_allowed_hosts: str | None = Field(
         None,
-        description="Host headers that are answered, comma-separated; `*.example.com` and `*` may"
-        " be among them. By default loopback names and ALLIM_HOST.",
+        description="Host headers that are answered, without http:// and port, comma-separated;"
+        " `*.example.com` and `*` may be among them. By default loopback names and ALLIM_HOST.",
     )
     allim_trusted_proxies: Networks = Field(
         (),
