@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from allim.base import base64url
 from allim.channels.vapid import VapidKey
+from allim.hub.redaction import shown as shown_recipient
 from allim.testing.http import Answer, HttpSink, Request
 from tests.programs import Start
 
@@ -87,7 +88,7 @@ async def test_every_one_is_reached_and_what_is_gone_is_called_no_more(
             "TEAMS": (None, None),
             "TELEGRAM": ("-1001", "7"),
             "APPRISE": ("ops", None),
-            "WEBPUSH": (f"{url}/push/s3cret", None),
+            "WEBPUSH": (shown_recipient(f"{url}/push/s3cret"), None),
         }
 
         providers.gone = True
