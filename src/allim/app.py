@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from allim.base.settings import Environment
 from allim.channels.channel import Channel
+from allim.channels.table import CHANNELS
 from allim.channels.unsubscribing import UnsubscribeSettings
 from allim.console.console import make_console
 from allim.console.services import ConsoleServices
@@ -243,11 +244,12 @@ def _application(
 
 
 def _hub_routes(services: ConsoleServices, templates: TemplateBook) -> Sequence[APIRouter]:
+    known = {*services.channels, *(entry.name for entry in CHANNELS)}
     return (
-        reading_routes(services.reader),
+        reading_routes(services.reader, known),
         operation_routes(services.operations, services.reader),
-        replay_routes(services.replays),
-        endpoint_routes(services.endpoints),
+        replay_routes(services.replays, known),
+        endpoint_routes(services.endpoints, services.channels),
         template_routes(templates, services.channels),
         quiet_hours_routes(QuietHoursBook(services.database), services.channels),
     )

@@ -114,3 +114,18 @@ def test_a_stderr_that_is_gone_stops_nobody() -> None:
             raise BrokenPipeError
 
     LogWriter(lambda event: "x", Gone(), logging.INFO).write([{"event": "x"}])
+
+
+def test_a_line_for_people_cannot_command_their_terminal() -> None:
+    stream = io.StringIO()
+    configure_logging(LogSettings.model_validate({"allim_log_format": "text"}), stream)
+    evil = "\x1b[2J\r\u202e"
+    logging.getLogger("allim.test").warning("said %s", evil)
+    try:
+        raise ValueError(evil)
+    except ValueError:
+        structlog.get_logger("allim.test").exception("failed", key=evil, words=f"a {evil}\n")
+
+    text = stream.getvalue()
+    assert set(text).isdisjoint(evil[0] + evil[-2:])
+    assert text.count(r"\x1b[2J\r\u202e") >= 4

@@ -96,3 +96,30 @@ def test_limits_follow_the_settings() -> None:
         {"delivery_lease_seconds": 90, "allim_shutdown_seconds": 3}
     ).limits()
     assert (limits.lease, limits.grace, limits.poll_max) == (90, 3, 5.0)
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    ["http://x", "exa mple", "localhost:1", "a.example,http://b", "::1", "[x]", "*x.example", ","],
+)
+def test_hosts_that_no_request_can_name_stop_the_start(hosts: str) -> None:
+    with pytest.raises(ConfigurationError, match="ALLIM_ALLOWED_HOSTS must be names"):
+        check(Environment({"ALLIM_ALLOWED_HOSTS": hosts}))
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    ["*", "localhost, allim_api", "*.corp.example", "10.0.0.1", "[::1]", "xn--bj0bj06e.kr", "A.b."],
+)
+def test_hosts_that_a_request_can_name_are_taken(hosts: str) -> None:
+    check(Environment({"ALLIM_ALLOWED_HOSTS": hosts}))
+
+
+@pytest.mark.parametrize("channel", ["SLACK", "DISCORD", "TEAMS"])
+def test_one_name_for_two_webhooks_stops_the_start_and_shows_neither(channel: str) -> None:
+    twice = "ops=https://a.example/s3cret,sales=https://a.example/b,ops=https://a.example/s3cret2"
+    with pytest.raises(
+        ConfigurationError, match=f"{channel}_WEBHOOKS has one name twice"
+    ) as raised:
+        check(Environment({f"{channel}_WEBHOOKS": twice}))
+    assert "s3cret" not in str(raised.value)

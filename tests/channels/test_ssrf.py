@@ -126,6 +126,11 @@ def test_listed_networks_pass_whatever_they_are() -> None:
         "http://localhost./",
         "http://app.localhost/",
         "https://example.com/" + "a" * 3000,
+        "http://a..b/",
+        "http://.example.com/",
+        "http://example.com../",
+        "http://" + "a" * 64 + ".example.com/",
+        "http://" + "a." * 126 + "example/",
     ],
 )
 async def test_hostile_urls_are_named_and_never_called(url: str) -> None:

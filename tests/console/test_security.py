@@ -14,8 +14,8 @@ from allim.channels.channel import RecipientKind
 from allim.console.languages import LANGUAGES, Catalogue
 from allim.console.login_limit import FAILURES
 from allim.console.pages import pages_of
-from allim.console.recipients import shown
 from allim.database.pool import Database
+from allim.hub.redaction import shown
 from tests.console.conftest import ADMIN, READ, Open, Visitor, on_record
 from tests.console.dead import delivery, notification
 
@@ -169,8 +169,8 @@ async def test_no_page_shows_the_address_of_a_webhook(visitor: Visitor, database
         ("+82 10-1234-5678", "+82 10-1234-5678"),
         ("https://crm.example:8443/", "https://crm.example:8443"),
         ("https://user:pass@crm.example/a?b#c", "https://crm.example/… #"),
-        ("tgram://123:token/456", ":///… #"),
-        ("ops, slack://T/B/x", "ops, slack://t/… #"),
+        ("tgram://123:token/456", "tgram://… #"),
+        ("ops, slack://T/B/x", "ops, slack://… #"),
         ('{"endpoint": "https://push.example/x", "keys": {"auth": "k"}}', "https://push.example #"),
     ],
 )

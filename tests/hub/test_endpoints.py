@@ -6,6 +6,11 @@ import base64
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
+import aiohttp
+import pytest
+
+from allim.app import create_app
+from allim.base.settings import Environment
 from allim.channels.channel import Message
 from allim.database.pool import Database
 from allim.hub.endpoints import DisabledTargets, EndpointBook
@@ -13,7 +18,9 @@ from allim.relay.outcomes import Outcome
 from allim.relay.retry import RetryPolicy
 from allim.relay.settlement import Settlement, decide
 from allim.relay.work import Work
+from tests.foundations import open_channels
 from tests.hub.conftest import Api
+from tests.serving import serving
 
 URL = "https://example.com/hook"
 
@@ -83,6 +90,39 @@ async def test_only_web_addresses_become_endpoints(api: Api) -> None:
         assert (answer.status, answer.json["errors"][0]["place"]) == (422, "/url")
 
 
+@pytest.mark.parametrize(
+    ("body", "place", "code"),
+    [
+        ({"url": "https://user:pw@example.com/"}, "/url", "invalid_url"),
+        ({"url": "http://10.0.0.1/x"}, "/url", "invalid_url"),
+        ({"url": "http://a..b/"}, "/url", "invalid_url"),
+        ({"url": URL, "channel": "PIGEON"}, "/channel", "unknown_channel"),
+        ({"url": URL, "channel": "LOG"}, "/channel", "not_signed"),
+    ],
+)
+async def test_what_no_delivery_can_go_to_becomes_no_endpoint(
+    api: Api, body: dict[str, str], place: str, code: str
+) -> None:
+    answer = await api.post("/endpoints", json=body)
+
+    assert (answer.status, answer.headers["Content-Type"]) == (422, "application/problem+json")
+    assert [(e["place"], e["code"]) for e in answer.json["errors"]] == [(place, code)]
+    assert (await api.get("/endpoints")).json["items"] == []
+
+
+async def test_the_operator_may_let_an_inner_target_become_an_endpoint(
+    database: Database,
+) -> None:
+    inner = Environment({"ALLIM_SSRF_ALLOW": "10.0.0.0/8"})
+    async with (
+        open_channels(inner) as channels,
+        serving(create_app(database, channels, inner)) as url,
+        aiohttp.ClientSession() as session,
+    ):
+        api = Api(url, session, [])
+        assert (await api.post("/endpoints", json={"url": "http://10.0.0.1/x"})).status == 201
+
+
 async def test_a_target_that_is_gone_is_refused_until_it_is_enabled(
     api: Api, database: Database
 ) -> None:
@@ -97,12 +137,12 @@ async def test_a_target_that_is_gone_is_refused_until_it_is_enabled(
     assert set(against) == {4}
     assert against[4].code == "endpoint_disabled"
     assert set(await policy.guard([work(7, None), work(8, None, 1)])) == {7, 8}
-    shown = (await api.get("/endpoints")).json["items"]
-    assert {(e["url"], e["disabled_reason"]) for e in shown} == {
+    listed = (await api.get("/endpoints")).json["items"]
+    assert {(e["url"], e["disabled_reason"]) for e in listed} == {
         ("hooks.example#1", "it is gone"),
         (URL, "it is gone"),
     }
-    [endpoint] = [e for e in shown if e["url"] == URL]
+    [endpoint] = [e for e in listed if e["url"] == URL]
     enabled = (await api.post(f"/endpoints/{endpoint['id']}/enable")).json
     assert enabled["disabled_at"] is None
     assert await DisabledTargets(EndpointBook(database), own_target).guard([work(4)]) == {}

@@ -23,6 +23,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticSerializationError, to_json
 
 from allim.base.settings import SettingsGroup
+from allim.base.visible import visible, visible_lines
 
 Event = Mapping[str, Any]
 Render = Callable[[Event], str]
@@ -183,7 +184,7 @@ def text_line(coloured: bool) -> Render:
         level = str(event.get("level", "info"))
         moment = datetime.now().astimezone().strftime("%H:%M:%S")
         fields = " ".join(
-            f"{key}={_shown(value)}"
+            f"{visible(key)}={_shown(value)}"
             for key, value in event.items()
             if key not in _FIRST and key != "exception" and value is not None
         )
@@ -191,8 +192,11 @@ def text_line(coloured: bool) -> Render:
         if coloured:
             word = f"\x1b[{_COLOURS.get(level, '0')}m{word}\x1b[0m"
             fields = f"\x1b[2m{fields}\x1b[0m" if fields else ""
-        line = f"{moment} {word}{event.get('event', '')}{'  ' if fields else ''}{fields}"
-        return f"{line}\n{event['exception']}\n" if event.get("exception") else f"{line}\n"
+        said = visible_lines(str(event.get("event", "")))
+        line = f"{moment} {word}{said}{'  ' if fields else ''}{fields}\n"
+        if exception := event.get("exception"):
+            line += f"{visible_lines(str(exception))}\n"
+        return line
 
     return render
 
@@ -208,7 +212,7 @@ def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
     text = str(value)
-    return repr(text) if " " in text or not text else text
+    return visible(repr(text) if " " in text or not text else text)
 
 
 class _Handler(logging.Handler):

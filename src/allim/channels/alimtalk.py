@@ -127,7 +127,7 @@ def _text(draft: Draft, values: Mapping[str, str], problems: Problems) -> str | 
         place, known = "/message", draft.message
         if values and not variables_of(known or ""):
             return None
-    if not known:
+    if not (known and known.strip()):
         problems.append(
             FieldProblem("/message", "missing", "Alimtalk needs a text or payload.variables")
         )

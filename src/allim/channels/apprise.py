@@ -27,7 +27,15 @@ from allim.base.errors import ConfigurationError, FieldProblem
 from allim.base.settings import Environment, SettingsGroup
 from allim.channels import apprise_library
 from allim.channels.apprise_library import BadAppriseUrl, Note
-from allim.channels.channel import ChannelServices, Configured, Draft, Message, RecipientKind
+from allim.channels.channel import (
+    NOTHING_TO_SAY,
+    ChannelServices,
+    Configured,
+    Draft,
+    Message,
+    RecipientKind,
+    says_nothing,
+)
 from allim.channels.hooks import target_of
 from allim.channels.posting import PostingChannel
 from allim.channels.sending import Sending, sending
@@ -109,8 +117,8 @@ class AppriseChannel(PostingChannel):
         problems = []
         if problem := self._check_recipient(draft.recipient):
             problems.append(problem)
-        if not (draft.title or draft.message):
-            problems.append(FieldProblem("/message", "missing", "there is nothing to say"))
+        if says_nothing(draft):
+            problems.append(NOTHING_TO_SAY)
         for part, words in (("type", TYPES), ("format", FORMATS)):
             if draft.payload.get(part, words[0]) not in list(words):
                 problem = FieldProblem(

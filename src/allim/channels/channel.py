@@ -87,7 +87,18 @@ class Draft:
 
 
 NOTHING_TO_SAY = FieldProblem("/message", "missing", "there is nothing to say")
-"""What is wrong with a draft without any words."""
+"""What is wrong with a draft that `says_nothing`."""
+
+
+def says_nothing(draft: Draft, *instead: object) -> bool:
+    """Whether a draft has no words: blank ones are none. `instead` may stand for title and message.
+
+    What of `instead` is no text is something to say, unless it is empty.
+    """
+    return not any(
+        each.strip() if isinstance(each, str) else each
+        for each in (draft.title, draft.message, *instead)
+    )
 
 
 @dataclass(frozen=True, slots=True)

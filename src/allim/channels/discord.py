@@ -38,6 +38,7 @@ from allim.channels.channel import (
     HttpAnswer,
     Message,
     RecipientKind,
+    says_nothing,
 )
 from allim.channels.hooks import WebhookUrl, target_of
 from allim.channels.incoming import (
@@ -110,7 +111,7 @@ class DiscordChannel(IncomingWebhooks):
             )
         if embeds is not None:
             problems.extend(_check_embeds(embeds))
-        elif not (draft.title or draft.message or content):
+        elif says_nothing(draft, content):
             problems.append(NOTHING_TO_SAY)
         thread = draft.payload.get("thread_id")
         if thread is not None and not _is_id(thread):

@@ -21,6 +21,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from allim.base.errors import FieldProblem
 from allim.base.settings import Environment, SettingsGroup
+from allim.base.visible import visible_lines
 from allim.channels.attachments import AttachmentFailure, Attachments, AttachmentSettings
 from allim.channels.bounces import bounce_of
 from allim.channels.channel import (
@@ -30,6 +31,7 @@ from allim.channels.channel import (
     Draft,
     Message,
     RecipientKind,
+    says_nothing,
 )
 from allim.channels.dkim import DkimSettings, DkimSigner
 from allim.channels.mail import (
@@ -161,7 +163,7 @@ class EmailChannel:
                     *self._extras.attachments.problems(draft.payload, draft.tenant_id),
                 )
             )
-        if not (draft.title or draft.message or draft.payload.get("html")):
+        if says_nothing(draft, draft.payload.get("html")):
             problems.append(NOTHING_TO_SAY)
         return problems
 
@@ -288,21 +290,20 @@ class EmailChannel:
         said = plain_text(message, html if isinstance(html, str) else None)
         link = self._unsubscribe_url(message, recipient)
         files = message.payload.get("attachments")
-        self._print_line(
-            "\n".join(
-                (
-                    "── EMAIL (mock) " + "─" * 40,
-                    f"From:    {self._sender.name} <{self._sender.address}>",
-                    f"To:      {message.recipient}",
-                    f"Subject: {subject(message)}",
-                    *([f"Attached: {len(files)}"] if isinstance(files, list) else ()),
-                    *([f"List-Unsubscribe: <{link}>"] if link else ()),
-                    "",
-                    said.replace(UNSUBSCRIBE_PLACE, link) if link else said,
-                    "─" * 56,
-                )
+        shown = "\n".join(
+            (
+                "── EMAIL (mock) " + "─" * 40,
+                f"From:    {self._sender.name} <{self._sender.address}>",
+                f"To:      {message.recipient}",
+                f"Subject: {subject(message)}",
+                *([f"Attached: {len(files)}"] if isinstance(files, list) else ()),
+                *([f"List-Unsubscribe: <{link}>"] if link else ()),
+                "",
+                said.replace(UNSUBSCRIBE_PLACE, link) if link else said,
+                "─" * 56,
             )
         )
+        self._print_line(visible_lines(shown.replace("\r\n", "\n")))
 
 
 def make(environment: Environment, services: ChannelServices) -> EmailChannel:

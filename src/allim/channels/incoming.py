@@ -137,10 +137,14 @@ def webhooks_of(default: SecretStr | None, named: SecretStr | None) -> Webhooks:
 
 
 def _checked_named_urls(webhooks: SecretStr | None) -> SecretStr | None:
+    seen = set()
     for name, url in _named(webhooks):
         if not name or "/" in name or "://" not in url:
             raise ValueError("must be name=url, parted by commas")
         require_url(url)
+        if name in seen:
+            raise ValueError("has one name twice")
+        seen.add(name)
     return webhooks
 
 

@@ -28,6 +28,7 @@ from allim.channels.channel import (
     HttpAnswer,
     Message,
     RecipientKind,
+    says_nothing,
 )
 from allim.channels.hooks import WebhookUrl
 from allim.channels.incoming import IncomingWebhooks, NamedWebhooks, webhooks_of
@@ -69,9 +70,7 @@ class SlackChannel(IncomingWebhooks):
         blocks = draft.payload.get("blocks")
         if blocks is not None:
             return _check_blocks(blocks)
-        if draft.title or draft.message or draft.payload.get("text"):
-            return []
-        return [NOTHING_TO_SAY]
+        return [NOTHING_TO_SAY] if says_nothing(draft, draft.payload.get("text")) else []
 
     async def deliver_to(self, url: str, message: Message, *, trusted: bool) -> Outcome:
         """Post; see the module for what answers mean."""

@@ -27,6 +27,8 @@ NOT_PUBLIC = (
 
 URL_LIMIT = 2048
 """Characters of a URL that are taken."""
+NAME_LIMIT, LABEL_LIMIT = 253, 63
+"""Characters of a host's name, and of each part between its dots."""
 
 BLOCKED_V4 = tuple(
     IPv4Network(network)
@@ -166,7 +168,17 @@ def check_form(url: str) -> str | None:
         return "must not carry a user name or password"
     if not port:
         return "has no usable port"
+    if ":" not in host and not _can_be_looked_up(host):
+        return "has a host that is no name"
     return None
+
+
+def _can_be_looked_up(host: str) -> bool:
+    """Whether a name keeps to the sizes of RFC 1035, section 2.3.4; the dot at its end is none."""
+    name = host.removesuffix(".")
+    return len(name) <= NAME_LIMIT and all(
+        1 <= len(label) <= LABEL_LIMIT for label in name.split(".")
+    )
 
 
 def is_legacy_ipv4(host: str) -> bool:

@@ -30,6 +30,7 @@ from allim.channels.channel import (
     HttpAnswer,
     Message,
     RecipientKind,
+    says_nothing,
 )
 from allim.channels.hooks import WebhookUrl
 from allim.channels.incoming import IncomingWebhooks, NamedWebhooks, webhooks_of
@@ -77,9 +78,7 @@ class TeamsChannel(IncomingWebhooks):
         """There must be something to say; a card of the caller's own must be one, and fit."""
         card = draft.payload.get("card")
         if card is None:
-            if draft.title or draft.message:
-                return []
-            return [NOTHING_TO_SAY]
+            return [NOTHING_TO_SAY] if says_nothing(draft) else []
         place = "/payload/card"
         if not isinstance(card, Mapping) or card.get("type") != "AdaptiveCard":
             problem = 'must be an Adaptive Card: {"type": "AdaptiveCard", "body": […]}'

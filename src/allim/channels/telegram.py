@@ -34,6 +34,7 @@ from allim.channels.channel import (
     HttpAnswer,
     Message,
     RecipientKind,
+    says_nothing,
 )
 from allim.channels.hooks import require_url, target_of
 from allim.channels.http.failure import HttpFailure
@@ -295,7 +296,7 @@ def _check_payload(draft: Draft) -> list[FieldProblem]:
     ):
         problem = f"is longer than {TEXT_LIMIT} characters"
         problems.append(FieldProblem("/payload/text", "too_long", problem))
-    elif not (draft.title or draft.message or text):
+    elif says_nothing(draft, text):
         problems.append(NOTHING_TO_SAY)
     mode = payload.get("parse_mode")
     if mode is not None and (not isinstance(mode, str) or mode not in PARSE_MODES):

@@ -39,6 +39,7 @@ from allim.channels.channel import (
     HttpAnswer,
     Message,
     RecipientKind,
+    says_nothing,
 )
 from allim.channels.json_bytes import json_bytes
 from allim.channels.posting import PostingChannel
@@ -315,7 +316,7 @@ def _check_options(draft: Draft) -> list[FieldProblem]:
         if len(json_bytes(payload["body"])) > PAYLOAD_LIMIT:
             words = f"has more than {PAYLOAD_LIMIT} bytes as JSON"
             problems.append(FieldProblem("/payload/body", "too_long", words))
-    elif not (draft.title or draft.message):
+    elif says_nothing(draft):
         problems.append(NOTHING_TO_SAY)
     return problems
 

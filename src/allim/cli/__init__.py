@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from allim.base.errors import AllimError, ConfigurationError, RequestError
+from allim.base.visible import visible_lines
 
 USAGE = 2
 FAILURE = 1
@@ -22,7 +23,7 @@ def main() -> None:
     try:
         app()
     except AllimError as error:
-        sys.stderr.write(f"allim: {error}\n")
+        sys.stderr.write(f"allim: {visible_lines(str(error))}\n")
         sys.exit(USAGE if isinstance(error, (ConfigurationError, RequestError)) else FAILURE)
     except Interrupted as interrupted:
         sys.exit(interrupted.exit_code)

@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from allim.base.errors import ConfigurationError, EmbeddedServerError
+from allim.cli.printing import echo
 from allim.cli.start import start
 
 app = typer.Typer(
@@ -45,9 +46,9 @@ def migrate(
     with open_store(environment, migrated=False) as store, naming(store):
         applied = [*store.applied, *apply(store.url)]
     for migration in applied:
-        typer.echo(f"applied {migration.number:04} {migration.name}")
+        echo(f"applied {migration.number:04} {migration.name}")
     if not applied:
-        typer.echo(f"nothing to do: the schema is at {migrations()[-1].number:04}")
+        echo(f"nothing to do: the schema is at {migrations()[-1].number:04}")
 
 
 @app.command()
@@ -63,7 +64,7 @@ def url() -> None:
     from allim.composition.opening import open_store
 
     with open_store(environment, migrated=False, leave_running=True) as store:
-        typer.echo(store.url)
+        echo(store.url)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -102,9 +103,9 @@ def stop(
         )
     home = Path(environment.read(EmbeddedSettings).allim_home)
     if EmbeddedServer.stop(home, even_if_used=force):
-        typer.echo("stopped")
+        echo("stopped")
     else:
-        typer.echo(f"no embedded server was running in {home}")
+        echo(f"no embedded server was running in {home}")
 
 
 def _run(name: str, arguments: Sequence[str]) -> NoReturn:

@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from allim.cli.printing import echo
 from allim.cli.start import start
 
 MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "wrong": ("✗", "red")}
@@ -28,15 +29,18 @@ def doctor() -> None:
             mark, colour = MARKS[finding.verdict]
             if sys.stdout.encoding.lower().replace("-", "") != "utf8":
                 mark = finding.verdict.upper()
-            typer.echo(f"{typer.style(mark, fg=colour)} {finding.about:<17} {finding.words}")
+            marked = typer.style(mark, fg=colour) + " "
+            echo(f"{finding.about:<17} {finding.words}", mark=marked)
             if finding.remedy:
-                typer.echo(f"  {'':<17} → {finding.remedy}")
+                echo(f"  {'':<17} → {finding.remedy}")
             found_wrong += finding.verdict is Verdict.WRONG
         return found_wrong
 
     with open_store(environment, migrated=False) as store:
         found_wrong = asyncio.run(run())
     if found_wrong:
-        typer.echo(f"\n{found_wrong} wrong")
+        echo()
+        echo(f"{found_wrong} wrong")
         raise typer.Exit(1)
-    typer.echo("\nnothing is wrong")
+    echo()
+    echo("nothing is wrong")

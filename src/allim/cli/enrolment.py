@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from allim.base.errors import ConfigurationError
+from allim.cli.printing import echo, echo_lines
 from allim.cli.start import start
 
 if TYPE_CHECKING:
@@ -72,9 +73,9 @@ def sync(
     _show(result.summary)
     if not result.ok:
         _fail(f"run {result.run_id} failed: {result.error}")
-    typer.echo(f"run {result.run_id}: SUCCESS")
+    echo(f"run {result.run_id}: SUCCESS")
     if result.warning is not None:
-        sys.stderr.write(f"allim: {result.warning}\n")
+        echo_lines(f"allim: {result.warning}", err=True)
 
 
 async def _run(
@@ -167,7 +168,7 @@ def _show(summary: Summary) -> None:
     counts = summary.model_dump()
     if not sys.stdout.isatty():
         for name, count in counts.items():
-            typer.echo(f"{name} {count}")
+            echo(f"{name} {count}")
         return
     from rich.console import Console
     from rich.table import Table
@@ -183,5 +184,5 @@ def _show(summary: Summary) -> None:
 
 
 def _fail(reason: str) -> None:
-    sys.stderr.write(f"allim: {reason}\n")
+    echo_lines(f"allim: {reason}", err=True)
     raise typer.Exit(1)

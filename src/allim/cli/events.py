@@ -10,6 +10,7 @@ from uuid import UUID
 import typer
 
 from allim.cli.moments import typed, when
+from allim.cli.printing import echo, echo_json
 from allim.cli.recording import on_record
 from allim.cli.start import with_database
 
@@ -80,7 +81,7 @@ def list_(
         while shown < limit:
             page = await reader.events(wanted, limit=min(limit - shown, 250), cursor=cursor)
             for event in page.items:
-                typer.echo(_line(event))
+                echo(_line(event))
             shown += len(page.items)
             cursor = page.next
             if cursor is None:
@@ -88,7 +89,7 @@ def list_(
         return shown
 
     if not with_database(SESSION, show):
-        typer.echo("no such events", err=True)
+        echo("no such events", err=True)
 
 
 @app.command()
@@ -97,7 +98,7 @@ def show(event_id: Annotated[UUID, typer.Argument(help="The event's id.")]) -> N
     from allim.events.reading import EventReader
 
     view = with_database(SESSION, lambda database, _: EventReader(database).event(event_id))
-    typer.echo(view.model_dump_json(indent=2))
+    echo_json(view.model_dump_json(indent=2))
 
 
 @app.command()
@@ -114,14 +115,14 @@ def blocked(
     for one in page.items:
         due = one.next_retry_at
         until = f"retry {when(due)}" if due else "until replayed or discarded"
-        typer.echo(
+        echo(
             f"{one.topic}  {one.key}  {one.status} {one.event_id}  {one.waiting} behind it"
             f"  {until}  {_words(one.error_message)}"
         )
     if not page.items:
-        typer.echo("no key is blocked", err=True)
+        echo("no key is blocked", err=True)
     elif page.next is not None:
-        typer.echo("there are more: raise --limit", err=True)
+        echo("there are more: raise --limit", err=True)
 
 
 @app.command()
@@ -177,7 +178,7 @@ def replay(
         return replayed
 
     done = with_database(SESSION, run)
-    typer.echo(f"{done} would be replayed" if dry_run else f"{done} will be published again")
+    echo(f"{done} would be replayed" if dry_run else f"{done} will be published again")
     if done < len(event_ids or ()):
         few = len(event_ids or ()) - done
         raise NotFound("event_not_found", f"{few} wait already, or are not there")
@@ -205,7 +206,7 @@ def discard(
         return discarded
 
     done = with_database(SESSION, run)
-    typer.echo(f"discarded {done}")
+    echo(f"discarded {done}")
     if done < len(event_ids):
         raise NotFound("event_not_found", f"{len(event_ids) - done} do not wait, or are not there")
 
@@ -231,7 +232,7 @@ def rotate(
         return await on_record(database, "event.rotate_keys", "events", rotation.run)
 
     done = with_database(SESSION, run)
-    typer.echo(f"sealed {done.sealed} anew")
+    echo(f"sealed {done.sealed} anew")
     if done.unreadable:
         shown = ", ".join(str(each) for each in done.unreadable[:10])
         raise AllimError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from allim.base.errors import NotFound
+from allim.cli.printing import echo
 from allim.cli.recording import on_record
 from allim.cli.start import with_database
 
@@ -63,11 +64,9 @@ def create(
         return made, is_first
 
     token, is_first = with_database(SESSION, make)
-    typer.echo(token)
+    echo(token)
     if is_first:
-        typer.echo(
-            "From now on every request needs a key:  Authorization: Bearer <token>", err=True
-        )
+        echo("From now on every request needs a key:  Authorization: Bearer <token>", err=True)
 
 
 @app.command("list")
@@ -77,11 +76,11 @@ def list_() -> None:
 
     keys: Sequence[StoredKey] = with_database(SESSION, lambda database, _: list_keys(database))
     if not keys:
-        typer.echo("no keys: requests are answered without one, on loopback addresses only")
+        echo("no keys: requests are answered without one, on loopback addresses only")
     for key in keys:
         state = f"revoked {key.revoked_at:%Y-%m-%d}" if key.revoked_at else "valid"
         tenant = f"tenant {key.tenant_id}" if key.tenant_id else "every tenant"
-        typer.echo(
+        echo(
             f"{key.id:>4}  {key.name:<24} {'+'.join(key.scopes):<24} {tenant:<14}"
             f" since {key.created_at:%Y-%m-%d}  {state}"
         )
@@ -104,4 +103,4 @@ def revoke(
             database, "key.revoke", f"key {identity}", lambda: end(database)
         ),
     )
-    typer.echo(f"revoked {identity}")
+    echo(f"revoked {identity}")

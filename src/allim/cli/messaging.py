@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from allim.cli.printing import echo, echo_json, echo_lines
 from allim.cli.recording import on_record
 from allim.cli.start import run_program, start, with_database
 
@@ -69,7 +70,7 @@ def trace(
 
     view = with_database(SESSION, lambda database, _: _trace(database, recipient, limit))
     if as_json:
-        typer.echo(view.model_dump_json(indent=2))
+        echo_json(view.model_dump_json(indent=2))
     else:
         print_trace(view)
 
@@ -98,10 +99,10 @@ def sqs_create(
     async def run() -> None:
         async with sqs_client(settings) as client:
             for queue in await create_queues(client, settings):
-                typer.echo(queue.url)
+                echo(queue.url)
 
     asyncio.run(run())
-    typer.echo(
+    echo(
         f"after {settings.messaging_sqs_max_receives} receives a job goes to"
         f" {settings.dead_letter_queue_name}; visibility"
         f" {settings.messaging_sqs_visibility_seconds} s, region {settings.aws_region}",
@@ -127,9 +128,9 @@ def sqs_status(
                 state = await queue_state(client, name)
                 if state is None:
                     missing = True
-                    typer.echo(f"{name:<32} there is none: `allim sqs create`")
+                    echo(f"{name:<32} there is none: `allim sqs create`")
                 else:
-                    typer.echo(
+                    echo(
                         f"{name:<32} {state.waiting:>7} waiting {state.in_flight:>7} in flight"
                         f" {state.delayed:>7} delayed"
                     )
@@ -153,7 +154,7 @@ async def _show_letters(
         reason = letter.attributes.get("reason") or reasons.get(letter.first_id)
         what = letter.attributes.get("delivery_id")
         name = f"delivery {what}" if what else f"job in message {letter.message_id}"
-        typer.echo(f"  {name}: {reason or 'no reason is on record'}")
+        echo(f"  {name}: {reason or 'no reason is on record'}")
 
 
 @sqs.command("redrive")
@@ -188,8 +189,8 @@ def sqs_redrive(
             dead_letters = await find_queue(client, settings.dead_letter_queue_name)
             async for one in redrive(queue, dead_letters, retry, limit=limit):
                 done, kept = done + one.done, kept + (not one.done)
-                typer.echo(f"{'✓' if one.done else '✗'} {one.message_id}: {one.words}")
-        typer.echo(f"{done} redriven, {kept} kept")
+                echo(f"{'✓' if one.done else '✗'} {one.message_id}: {one.words}")
+        echo(f"{done} redriven, {kept} kept")
         return kept
 
     if with_database(SESSION, run):
@@ -203,7 +204,7 @@ def sqs_schema() -> None:
 
     from allim.messaging.job import job_schema
 
-    typer.echo(json.dumps(job_schema(), ensure_ascii=False, indent=2))
+    echo_json(json.dumps(job_schema(), ensure_ascii=False, indent=2))
 
 
 @tenant.command("create")
@@ -222,7 +223,7 @@ def tenant_create(
     given = {"id": identity, "name": name, "balance": balance}
     request = validated(TenantRequest, {**given, "sender": sender, "kakao_pf_id": pf_id})
     with_database(SESSION, lambda database, _: Tenants(database).create(request))
-    typer.echo(f"opened tenant {identity}")
+    echo(f"opened tenant {identity}")
 
 
 @tenant.command("list")
@@ -235,14 +236,14 @@ def tenant_list() -> None:
         while True:
             page = await tenants.list(own=None, limit=250, cursor=cursor)
             for view in page.items:
-                typer.echo(_tenant_line(view))
+                echo(_tenant_line(view))
             shown += len(page.items)
             cursor = page.next
             if cursor is None:
                 return shown
 
     if not with_database(SESSION, run):
-        typer.echo("no tenants: open one with `allim tenant create`", err=True)
+        echo("no tenants: open one with `allim tenant create`", err=True)
 
 
 @tenant.command("show")
@@ -251,8 +252,8 @@ def tenant_show(identity: TenantId) -> None:
     from allim.messaging.tenants import Tenants
 
     view = with_database(SESSION, lambda database, _: Tenants(database).show(identity))
-    typer.echo(_tenant_line(view))
-    typer.echo(f"sender {view.sender or '(setting)'}  PF id {view.kakao_pf_id or '(setting)'}")
+    echo(_tenant_line(view))
+    echo(f"sender {view.sender or '(setting)'}  PF id {view.kakao_pf_id or '(setting)'}")
 
 
 @tenant.command("credit")
@@ -273,7 +274,7 @@ def tenant_credit(
         lambda database, _: Tenants(database).credit(identity, request, idempotency_key=key),
     )
     again = " (written before)" if view.replayed else ""
-    typer.echo(f"{view.amount:+,} KRW: {view.balance_after:,} KRW{again}")
+    echo(f"{view.amount:+,} KRW: {view.balance_after:,} KRW{again}")
 
 
 @tenant.command("ledger")
@@ -291,7 +292,7 @@ def tenant_ledger(
         tenants = Tenants(database)
         await tenants.show(identity)
         async for piece in tenants.statement(identity, wanted):
-            typer.echo(piece.replace("\r\n", "\n"), nl=False)
+            echo_lines(piece.replace("\r\n", "\n"), nl=False)
 
     with_database(SESSION, run)
 

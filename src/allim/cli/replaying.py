@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from allim.cli.moments import typed
+from allim.cli.printing import echo
 from allim.cli.recording import operator_name
 from allim.cli.start import with_database
 
@@ -66,6 +67,8 @@ def replay(
     if context.invoked_subcommand is not None:
         return
     from allim.base.validation import validated
+    from allim.channels.table import CHANNELS
+    from allim.hub.channel_names import require_known
     from allim.hub.replays import ReplayRequest
 
     asked: dict[str, Any] = {
@@ -86,6 +89,7 @@ def replay(
             ReplayRequest,
             {"filter": wanted, "rate_per_second": rate, "reason": reason, "tenant_id": tenant},
         )
+        require_known(request.filter.channel, {entry.name for entry in CHANNELS}, "--channel")
         counted = await replays.count(request.filter, tenant)
         _show_count(counted)
         if dry_run or not counted.total:
@@ -93,7 +97,7 @@ def replay(
         if not yes and not typer.confirm(f"Send {counted.total} again?", err=True):
             raise typer.Exit(1)
         job = await replays.create(request, tenant=tenant, by=operator_name())
-        typer.echo(f"replay {job.id}", err=True)
+        echo(f"replay {job.id}", err=True)
         _show(await _follow(replays, database, job))
 
     _with_replays(run)
@@ -106,7 +110,7 @@ def list_() -> None:
     async def run(replays: Replays, _database: Database) -> None:
         jobs = (await replays.list(limit=50)).items
         if not jobs:
-            typer.echo("no replays yet")
+            echo("no replays yet")
         for job in jobs:
             _show(job)
 
@@ -169,19 +173,17 @@ async def _follow(replays: Replays, database: Database, job: ReplayView) -> Repl
 
 def _show_count(counted: ReplayCountView) -> None:
     if not counted.total:
-        typer.echo("nothing fits")
+        echo("nothing fits")
     for group in counted.groups[:SHOWN_GROUPS]:
-        typer.echo(
-            f"{group.count:>8,}  {group.channel:<10} {group.status:<8} {group.error_code or '-'}"
-        )
+        echo(f"{group.count:>8,}  {group.channel:<10} {group.status:<8} {group.error_code or '-'}")
     if len(counted.groups) > SHOWN_GROUPS:
-        typer.echo(f"{'…':>8}  and {len(counted.groups) - SHOWN_GROUPS} more groups")
+        echo(f"{'…':>8}  and {len(counted.groups) - SHOWN_GROUPS} more groups")
 
 
 def _show(job: ReplayView) -> None:
     skipped = f", {job.skipped:,} passed over" if job.skipped else ""
     reason = f"  ({job.reason})" if job.reason else ""
-    typer.echo(
+    echo(
         f"replay {job.id}  {job.status:<9}  {job.replayed:,} of {job.total:,} sent again{skipped}"
         f"  by {job.requested_by}{reason}"
     )

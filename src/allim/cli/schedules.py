@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from allim.base.errors import AllimError, InvalidRequest
+from allim.cli.printing import echo
 from allim.cli.recording import on_record
 from allim.cli.start import run_program, with_database
 
@@ -75,8 +76,8 @@ def add(
         )
 
     made = _with_schedules(make, "create", usual if name is None else name)
-    typer.echo(f"{made.name}: {_next(made)}")
-    typer.echo("`allim up` runs it, or `allim schedule run`.", err=True)
+    echo(f"{made.name}: {_next(made)}")
+    echo("`allim up` runs it, or `allim schedule run`.", err=True)
 
 
 @app.command("list")
@@ -94,14 +95,14 @@ def list_() -> None:
 
     found = _with_schedules(every)
     if not found:
-        typer.echo('no schedules: make one with  allim schedule add "*/10 * * * *" --category 303')
+        echo('no schedules: make one with  allim schedule add "*/10 * * * *" --category 303')
     width = max((len(one.name) for one in found), default=0)
     for one in found:
-        typer.echo(f"{one.name:<{width}}  {one.cron:<16} {one.timezone}  {_next(one)}")
+        echo(f"{one.name:<{width}}  {one.cron:<16} {one.timezone}  {_next(one)}")
         values = ", ".join(f"{key} {value}" for key, value in one.parameters.items())
-        typer.echo(f"{'':<{width}}  {one.job}{f' ({values})' if values else ''}")
+        echo(f"{'':<{width}}  {one.job}{f' ({values})' if values else ''}")
         last = "has not fired yet" if one.last_fire is None else _line(one.last_fire, one.timezone)
-        typer.echo(f"{'':<{width}}  last: {last}")
+        echo(f"{'':<{width}}  last: {last}")
 
 
 @app.command()
@@ -117,9 +118,9 @@ def fires(
 
     items, timezone = _with_schedules(found)
     if not items:
-        typer.echo("it has not fired yet")
+        echo("it has not fired yet")
     for one in items:
-        typer.echo(_line(one, timezone))
+        echo(_line(one, timezone))
 
 
 @app.command()
@@ -142,7 +143,7 @@ def remove(name: Name) -> None:
         await schedules.remove(await _identity(schedules, name))
 
     _with_schedules(gone, "remove", name)
-    typer.echo(f"removed {name}")
+    echo(f"removed {name}")
 
 
 @app.command()
@@ -153,7 +154,7 @@ def fire(name: Name) -> None:
         await schedules.fire(await _identity(schedules, name))
 
     _with_schedules(asked, "fire", name)
-    typer.echo(f"asked for: see  allim schedule fires {name}")
+    echo(f"asked for: see  allim schedule fires {name}")
 
 
 @app.command()
@@ -175,7 +176,7 @@ def _enable(name: str, *, enabled: bool) -> None:
         return await schedules.change(identity, ScheduleChange(enabled=enabled))
 
     made = _with_schedules(changed, "resume" if enabled else "pause", name)
-    typer.echo(f"{made.name}: {_next(made)}")
+    echo(f"{made.name}: {_next(made)}")
 
 
 async def _identity(schedules: Schedules, name: str) -> int:

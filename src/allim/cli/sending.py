@@ -10,6 +10,7 @@ import typer
 
 from allim.base.errors import InvalidRequest
 from allim.base.settings import Environment
+from allim.cli.printing import echo
 from allim.cli.start import start
 
 
@@ -46,7 +47,7 @@ def send(
             identity = asyncio.run(_store(store.url, environment, fields))
         except InvalidRequest as error:
             raise _as_typed(error) from None
-    typer.echo(identity)
+    echo(identity)
 
 
 def _as_typed(error: InvalidRequest) -> InvalidRequest:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from allim.base.errors import ConfigurationError
+from allim.cli.printing import echo
 from allim.cli.start import start
 
 if TYPE_CHECKING:
@@ -178,5 +179,5 @@ def _tell(now: Standing, seconds: float, *, started_worker: bool) -> bool:
     Console().print(table)
     for word, jobs in (("lost", now.lost), ("doubled", now.doubled)):
         for job in jobs[:NAMED]:
-            typer.echo(f"{word}: {job}")
+            echo(f"{word}: {job}")
     return good

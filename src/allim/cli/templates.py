@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from allim.base.errors import FieldProblem, InvalidRequest
+from allim.cli.printing import echo, echo_json
 from allim.cli.recording import operator_name
 from allim.cli.start import with_database
 
@@ -39,11 +40,9 @@ def list_(channel: ChannelOption = None) -> None:
         language = each.language or "-"
         state = "" if each.active else "  not in use"
         tenant = f"  tenant {each.tenant_id}" if each.tenant_id else ""
-        typer.echo(
-            f"{each.code:<30} {each.channel:<9} {language:<6} v{each.version}{tenant}{state}"
-        )
+        echo(f"{each.code:<30} {each.channel:<9} {language:<6} v{each.version}{tenant}{state}")
     if not page.items:
-        typer.echo("no templates")
+        echo("no templates")
 
 
 @app.command()
@@ -57,7 +56,7 @@ def show(
     said = language.lower() if language else None
     page = _with_book(lambda book, _: book.versions(code, channel=where, language=said))
     for each in page.items:
-        typer.echo(json.dumps(each.model_dump(mode="json"), ensure_ascii=False, indent=2))
+        echo_json(json.dumps(each.model_dump(mode="json"), ensure_ascii=False, indent=2))
 
 
 @app.command()
@@ -103,7 +102,7 @@ def push(
     for view, is_new in _with_book(add):
         language = f" {view.language}" if view.language else ""
         state = "stored" if is_new else "nothing new"
-        typer.echo(f"{view.code} {view.channel}{language} v{view.version}: {state}")
+        echo(f"{view.code} {view.channel}{language} v{view.version}: {state}")
 
 
 @app.command()
@@ -146,7 +145,7 @@ def preview(
     shown = _with_book(
         lambda book, channels: book.preview(code, request, tenant, channels.get(request.channel))
     )
-    typer.echo(json.dumps(shown.model_dump(mode="json"), ensure_ascii=False, indent=2))
+    echo_json(json.dumps(shown.model_dump(mode="json"), ensure_ascii=False, indent=2))
 
 
 def _read(file: Path) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
+from allim.base.visible import visible
 from allim.cli.moments import when
 from allim.messaging.tracing import TracedAttempt, TracedDelivery, TraceView
 
@@ -41,25 +42,25 @@ def print_trace(view: TraceView, console: Console | None = None) -> None:
     # Soft wrapped: a line that is piped into another program stays one line.
     out = console or Console(highlight=False, soft_wrap=True)
     if not (view.deliveries or view.refused_jobs or view.suppressions):
-        out.print(f"{view.recipient}: nothing was ever sent, queued or refused", markup=False)
+        _print(out, f"{view.recipient}: nothing was ever sent, queued or refused")
         return
     count = len(view.deliveries)
     word = "delivery" if count == 1 else "deliveries"
-    out.print(f"{view.recipient}: {count} {word}", markup=False)
+    _print(out, f"{view.recipient}: {count} {word}")
     for suppression in view.suppressions:
         whose = (
             "every tenant" if suppression.tenant_id is None else f"tenant {suppression.tenant_id}"
         )
-        out.print(
+        _print(
+            out,
             f"  수신거부: {whose}, since {when(suppression.created_at)} {suppression.reason or ''}",
-            markup=False,
         )
     for delivery in view.deliveries:
         _print_delivery(out, delivery)
     for job in view.refused_jobs:
-        out.print(
+        _print(
+            out,
             f"{when(job.created_at)}  refused job {job.job_id or job.message_id}: {job.reason}",
-            markup=False,
         )
 
 
@@ -83,9 +84,13 @@ def _print_delivery(out: Console, delivery: TracedDelivery) -> None:
         _pair("why", _why(delivery.error_code, delivery.last_error)),
     ):
         if words:
-            out.print(f"    {words}", markup=False)
+            _print(out, f"    {words}")
     for attempt in delivery.attempts:
-        out.print(f"    {_attempt(attempt)}", markup=False)
+        _print(out, f"    {_attempt(attempt)}")
+
+
+def _print(out: Console, line: str) -> None:
+    out.print(visible(line), markup=False)
 
 
 def _attempt(attempt: TracedAttempt) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from allim.cli.printing import echo
+
 app = typer.Typer(help="Messages to browsers.", no_args_is_help=True, rich_markup_mode="markdown")
 
 
@@ -24,6 +26,6 @@ def keys() -> None:
     from allim.channels.vapid import VapidKey
 
     key = VapidKey.generate()
-    typer.echo(f"# applicationServerKey: {key.public_text}")
-    typer.echo(f"WEBPUSH_VAPID_PRIVATE_KEY={key.private_text}")
-    typer.echo("WEBPUSH_VAPID_SUBJECT, an address for push services, is needed too", err=True)
+    echo(f"# applicationServerKey: {key.public_text}")
+    echo(f"WEBPUSH_VAPID_PRIVATE_KEY={key.private_text}")
+    echo("WEBPUSH_VAPID_SUBJECT, an address for push services, is needed too", err=True)

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic_core import to_json
 
 from allim.console.durations import duration, lateness
-from allim.console.recipients import shown
+from allim.hub.redaction import shown
 
 
 class Templates:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from allim.console.languages import Catalogue
-from allim.console.recipients import shown
+from allim.hub.redaction import shown
 from allim.hub.status import DeliveryStatus
 from allim.hub.views import DeliveryView, NotificationView
 from allim.relay.outcomes import OutcomeKind

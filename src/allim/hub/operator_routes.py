@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -11,11 +13,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from allim.base.errors import FieldProblem, InvalidRequest
+from allim.channels.channel import Channel, Draft
 from allim.hub.audited import audited
+from allim.hub.channel_names import unknown_channel
 from allim.hub.endpoints import SIGNED_CHANNEL, EndpointBook
 from allim.hub.model import MAX_BIGINT, ChannelName, Recipient, TenantId
 from allim.hub.operations import Operations
 from allim.hub.reading import PAGE_LIMIT, Reader
+from allim.hub.redaction import shown_delivery, shown_endpoint, shown_notification
 from allim.hub.resolution import RECIPIENT_BYTES
 from allim.hub.views import CanceledView, DeliveryView, EndpointSecretView, EndpointView, Page
 from allim.web.access import AccessScope, Principal, requires
@@ -75,7 +80,9 @@ def operation_routes(operations: Operations, reader: Reader) -> APIRouter:
         dependencies=[audited("notification.cancel", "notification {notification_id}")],
     )
     async def cancel(notification_id: UUID, principal: Canceling) -> CanceledView:
-        return await operations.cancel(notification_id, principal.tenant_id)
+        return shown_notification(
+            await operations.cancel(notification_id, principal.tenant_id), principal
+        )
 
     @router.post(
         "/deliveries/{delivery_id}/retry",
@@ -86,7 +93,7 @@ def operation_routes(operations: Operations, reader: Reader) -> APIRouter:
     )
     async def retry(delivery_id: Id, principal: Operating) -> DeliveryView:
         await operations.retry(delivery_id, principal.tenant_id)
-        return await reader.delivery(delivery_id, principal.tenant_id)
+        return shown_delivery(await reader.delivery(delivery_id, principal.tenant_id), principal)
 
     @router.post(
         "/deliveries/{delivery_id}/discard",
@@ -99,13 +106,13 @@ def operation_routes(operations: Operations, reader: Reader) -> APIRouter:
         delivery_id: Id, body: Annotated[DiscardRequest, Body()], principal: Operating
     ) -> DeliveryView:
         await operations.discard(delivery_id, body.reason, principal.tenant_id)
-        return await reader.delivery(delivery_id, principal.tenant_id)
+        return shown_delivery(await reader.delivery(delivery_id, principal.tenant_id), principal)
 
     return router
 
 
-def endpoint_routes(book: EndpointBook) -> APIRouter:
-    """Webhook targets and their secrets."""
+def endpoint_routes(book: EndpointBook, channels: Mapping[str, Channel]) -> APIRouter:
+    """Webhook targets and their secrets. What no delivery may name as its URL gets none."""
     router = APIRouter(prefix="/endpoints", tags=["endpoints"])
 
     @router.get("", summary="List endpoints, newest first")
@@ -114,7 +121,8 @@ def endpoint_routes(book: EndpointBook) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT)] = 50,
         cursor: Annotated[str | None, Query(max_length=100)] = None,
     ) -> Page[EndpointView]:
-        return await book.list(principal.tenant_id, limit=limit, cursor=cursor)
+        found = await book.list(principal.tenant_id, limit=limit, cursor=cursor)
+        return found.each(lambda each: shown_endpoint(each, principal))
 
     @router.post(
         "",
@@ -125,10 +133,8 @@ def endpoint_routes(book: EndpointBook) -> APIRouter:
     )
     async def create(body: EndpointRequest, principal: Operating) -> EndpointSecretView:
         own = principal.tenant_id
-        if own is not None and body.tenant_id not in (None, own):
-            raise InvalidRequest(
-                [FieldProblem("/tenant_id", "tenant_mismatch", "is not the tenant of the API key")]
-            )
+        if problems := _refusals(body, own, channels):
+            raise InvalidRequest(problems)
         return await book.create(
             body.url, channel=body.channel, tenant=body.tenant_id if own is None else own
         )
@@ -158,3 +164,22 @@ def endpoint_routes(book: EndpointBook) -> APIRouter:
         return await book.enable(endpoint_id, principal.tenant_id)
 
     return router
+
+
+def _refusals(
+    body: EndpointRequest, own: int | None, channels: Mapping[str, Channel]
+) -> Sequence[FieldProblem]:
+    problems = []
+    if body.channel not in channels:
+        problems.append(unknown_channel(channels, "/channel"))
+    elif body.channel != SIGNED_CHANNEL:
+        problems.append(
+            FieldProblem("/channel", "not_signed", f"must be {SIGNED_CHANNEL}: no other signs")
+        )
+    if (signed := channels.get(SIGNED_CHANNEL)) is not None:
+        found = signed.check(Draft(body.url, None, None, None, {}, body.tenant_id))
+        problems.extend(replace(each, place="/url") for each in found)
+    if own is not None and body.tenant_id not in (None, own):
+        words = "is not the tenant of the API key"
+        problems.append(FieldProblem("/tenant_id", "tenant_mismatch", words))
+    return problems

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
 from allim.base.errors import FieldProblem, InvalidRequest
+from allim.hub.channel_names import require_known
 from allim.hub.model import MAX_BIGINT
 from allim.hub.reading import PAGE_LIMIT
+from allim.hub.redaction import shown_replay
 from allim.hub.replays import ReplayRequest, Replays
 from allim.hub.views import Page, ReplayCountView, ReplayView
 from allim.web.access import AccessScope, Principal, requires
@@ -22,8 +25,8 @@ Reading = Annotated[Principal, Depends(requires(AccessScope.READ))]
 Operating = Annotated[Principal, Depends(requires(AccessScope.OPERATE))]
 
 
-def replay_routes(replays: Replays) -> APIRouter:
-    """Create, look at, pause, resume and cancel."""
+def replay_routes(replays: Replays, channels: Collection[str]) -> APIRouter:
+    """Create, look at, pause, resume and cancel; `channels` are those there is any of."""
     router = APIRouter(prefix="/replays", tags=["replays"])
 
     @router.post(
@@ -38,6 +41,7 @@ def replay_routes(replays: Replays) -> APIRouter:
         body: ReplayRequest, principal: Operating, response: Response
     ) -> ReplayView | Response:
         tenant = _tenant(body, principal)
+        require_known(body.filter.channel, channels, "/filter/channel")
         if body.dry_run:
             counted = await replays.count(body.filter, tenant)
             return Response(counted.model_dump_json(), media_type="application/json")
@@ -51,11 +55,12 @@ def replay_routes(replays: Replays) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT)] = 50,
         cursor: Annotated[str | None, Query(max_length=100)] = None,
     ) -> Page[ReplayView]:
-        return await replays.list(principal.tenant_id, limit=limit, cursor=cursor)
+        found = await replays.list(principal.tenant_id, limit=limit, cursor=cursor)
+        return found.each(lambda each: shown_replay(each, principal))
 
     @router.get("/{replay_id}", summary="How far a replay is")
     async def show(replay_id: Id, principal: Reading) -> ReplayView:
-        return await replays.one(replay_id, principal.tenant_id)
+        return shown_replay(await replays.one(replay_id, principal.tenant_id), principal)
 
     @router.post("/{replay_id}/pause", summary="Let no further step begin", responses=CONFLICT)
     async def pause(replay_id: Id, principal: Operating) -> ReplayView:

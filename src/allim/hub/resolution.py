@@ -13,6 +13,7 @@ from typing import Any
 
 from allim.base.errors import FieldProblem, InvalidRequest
 from allim.channels.channel import Channel, HasOwnTemplates
+from allim.hub.channel_names import unknown_channel
 from allim.hub.inheriting import Said, fills_in, own_or
 from allim.hub.model import (
     DELIVERIES_PER_BRANCH,
@@ -157,8 +158,7 @@ class _Resolution:
     def entry(self, delivery: DeliveryRequest, parent: Said | None, place: str) -> Entry:
         channel = self._channels.get(delivery.channel)
         if channel is None:
-            known = ", ".join(sorted(self._channels))
-            self._problem(f"{place}/channel", "unknown_channel", f"must be one of: {known}")
+            self.problems.append(unknown_channel(self._channels, f"{place}/channel"))
             return {}
         if delivery.recipients is not None and parent is not None:
             words = "are for the deliveries of the notification itself"

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from allim.base.errors import AllimError, InvalidRequest, NotFound
 from allim.channels.channel import Channel
 from allim.hub.bulk import BulkCreation
+from allim.hub.channel_names import require_known
 from allim.hub.coalescer import Coalescer
 from allim.hub.creation import Created, prepare, templates_of
 from allim.hub.model import (
@@ -30,6 +31,7 @@ from allim.hub.model import (
     Word,
 )
 from allim.hub.reading import PAGE_LIMIT, DeliveryFilter, NotificationFilter, Reader
+from allim.hub.redaction import shown_delivery, shown_notification
 from allim.hub.status import DeliveryStatus, NotificationStatus
 from allim.hub.templates.naming import Templates, Wanted
 from allim.hub.views import (
@@ -213,36 +215,43 @@ class DeliveryQuery(_Listing):
     row_key: RowKey | None = None
 
 
-def reading_routes(reader: Reader) -> APIRouter:
-    """Routes that show notifications and deliveries."""
+def reading_routes(reader: Reader, channels: Collection[str]) -> APIRouter:
+    """Routes that show notifications and deliveries; `channels` are those there is any of."""
     router = APIRouter(tags=["notifications"])
 
     @router.get("/notifications", summary="List notifications, newest first")
     async def list_notifications(
         query: Annotated[NotificationQuery, Query()], principal: Reading
     ) -> Page[NotificationSummary]:
-        wanted = NotificationFilter(**_filters(query, principal))
-        return await reader.notifications(wanted, limit=query.limit, cursor=query.cursor)
+        wanted = NotificationFilter(**_filters(query, principal, channels))
+        found = await reader.notifications(wanted, limit=query.limit, cursor=query.cursor)
+        return found.each(lambda each: shown_notification(each, principal))
 
     @router.get("/notifications/{notification_id}", summary="One notification")
     async def show_notification(notification_id: UUID, principal: Reading) -> NotificationView:
-        return await reader.notification(notification_id, principal.tenant_id)
+        return shown_notification(
+            await reader.notification(notification_id, principal.tenant_id), principal
+        )
 
     @router.get("/deliveries", summary="List deliveries, newest first", tags=["deliveries"])
     async def list_deliveries(
         query: Annotated[DeliveryQuery, Query()], principal: Reading
     ) -> Page[DeliveryView]:
-        wanted = DeliveryFilter(**_filters(query, principal))
-        return await reader.deliveries(wanted, limit=query.limit, cursor=query.cursor)
+        wanted = DeliveryFilter(**_filters(query, principal, channels))
+        found = await reader.deliveries(wanted, limit=query.limit, cursor=query.cursor)
+        return found.each(lambda each: shown_delivery(each, principal))
 
     @router.get("/deliveries/{delivery_id}", summary="One delivery", tags=["deliveries"])
     async def show_delivery(delivery_id: DeliveryId, principal: Reading) -> DeliveryView:
-        return await reader.delivery(delivery_id, principal.tenant_id)
+        return shown_delivery(await reader.delivery(delivery_id, principal.tenant_id), principal)
 
     return router
 
 
-def _filters(query: _Listing, principal: Principal) -> dict[str, Any]:
+def _filters(
+    query: NotificationQuery | DeliveryQuery, principal: Principal, channels: Collection[str]
+) -> dict[str, Any]:
+    require_known(query.channel, channels, "channel")
     filters = query.model_dump(exclude={"limit", "cursor"}, exclude_none=True)
     own = principal.tenant_id
     if own is not None and filters.setdefault("tenant_id", own) != own:

@@ -38,7 +38,9 @@ class DeliveryLine(BaseModel):
 
     id: int
     channel: str
-    recipient: str | None
+    recipient: str | None = Field(
+        description="For who may not send: of a URL its host only, and a hash to tell it by"
+    )
     status: DeliveryStatus
 
 
@@ -51,7 +53,9 @@ class DeliveryView(DeliveryLine):
     superseded_by: int | None = Field(description="The delivery that took its place")
     tenant_id: int | None
     template_code: str | None
-    payload: dict[str, Any]
+    payload: dict[str, Any] = Field(
+        description="For who may not send: without the values of `headers` and `subscription`"
+    )
     row_key: str | None
     priority: _Priority
     attempt_count: int
@@ -127,6 +131,10 @@ class Page(BaseModel, Generic[Item]):
         items = list(found[:limit])
         return cls(items=items, next=cursor_of(items[-1]) if len(found) > limit else None)
 
+    def each(self, change: Callable[[Item], Item]) -> Page[Item]:
+        """The same page of changed items."""
+        return self.model_copy(update={"items": list(map(change, self.items))})
+
 
 class CreatedDeliveryView(BaseModel):
     """A delivery as it was created."""
@@ -161,7 +169,7 @@ class EndpointView(BaseModel):
     id: int
     tenant_id: int | None
     channel: str
-    url: str
+    url: str = Field(description="For who may only read: its host only, and a hash to tell it by")
     secrets: int = Field(description="How many secrets sign; two while one is being replaced")
     disabled_at: Moment | None
     disabled_reason: str | None
