@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -14,6 +14,7 @@ from tests.relay.virtual_time import in_virtual_time
 from allim.channels.http.client import HttpClient
 from allim.channels.http.failure import HttpFailure
 from allim.channels.http.names import FRESH, SharedLookups, ThreadResolver
+from allim.channels.ssrf import ResolvedAddress
 
 
 class HeldResolver(AbstractResolver):
@@ -55,7 +56,9 @@ async def names(resolver: HeldResolver) -> AsyncIterator[SharedLookups]:
     await names.close()
 
 
-def _ask(names: SharedLookups, host: str = "one.example") -> asyncio.Task[list[ResolveResult]]:
+def _ask(
+    names: SharedLookups, host: str = "one.example"
+) -> asyncio.Task[Sequence[ResolvedAddress]]:
     return asyncio.create_task(names.resolve(host, 80))
 
 

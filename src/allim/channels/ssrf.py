@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Protocol, TypedDict
 
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from allim.base.networks import Address, Network
@@ -125,16 +125,39 @@ class AddressGuard:
         return any(address in network for network in self._allow)
 
 
-class GuardedResolver(AbstractResolver):
+class ResolvedAddress(TypedDict):
+    """One address of a name, in the words of `socket.getaddrinfo`."""
+
+    hostname: str
+    host: str
+    port: int
+    family: int
+    proto: int
+    flags: int
+
+
+class Resolver(Protocol):
+    """Looks names up."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> Sequence[ResolvedAddress]:
+        """The addresses of a name; OSError where it has none."""
+
+    async def close(self) -> None:
+        """Stop what is under way."""
+
+
+class GuardedResolver:
     """Leaves out the blocked ones of a name's addresses, so that the others are tried."""
 
-    def __init__(self, guard: AddressGuard, resolver: AbstractResolver) -> None:
+    def __init__(self, guard: AddressGuard, resolver: Resolver) -> None:
         self._guard = guard
         self._resolver = resolver
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
+    ) -> Sequence[ResolvedAddress]:
         """The addresses of a name that may be reached; AddressBlocked where none may."""
         found = await self._resolver.resolve(host, port, family)
         allowed = [

@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 
-from aiohttp.abc import AbstractResolver
 from pydantic import Field
 
 from allim.base.networks import Networks
@@ -18,7 +17,7 @@ from allim.channels.http.failure import HttpFailure
 from allim.channels.http.names import SharedLookups, ThreadResolver
 from allim.channels.http.pool import ConnectionPool
 from allim.channels.http.target import Place, Target
-from allim.channels.ssrf import AddressGuard, GuardedResolver, check_form
+from allim.channels.ssrf import AddressGuard, GuardedResolver, Resolver, check_form
 from allim.relay.outcomes import RESPONSE_LIMIT
 
 CONNECT_SHARE = 0.6
@@ -53,7 +52,7 @@ class HttpClient:
     engine's concurrency is the limit.
     """
 
-    def __init__(self, guard: AddressGuard, *, resolver: AbstractResolver | None = None) -> None:
+    def __init__(self, guard: AddressGuard, *, resolver: Resolver | None = None) -> None:
         self._guard = guard
         self._resolver = resolver or ThreadResolver()
         everywhere = SharedLookups(self._resolver)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-
 from allim.channels.http import failure
+from allim.channels.ssrf import ResolvedAddress, Resolver
 
 NAME_LOOKUPS = 32
 """Names looked up at once: one that hangs must not stop the others."""
@@ -16,7 +16,7 @@ FRESH = 10.0
 """Seconds for which an answer is used again."""
 
 
-class ThreadResolver(AbstractResolver):
+class ThreadResolver:
     """Looks names up in threads of its own, so that slow ones hold up nothing else."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class ThreadResolver(AbstractResolver):
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
+    ) -> list[ResolvedAddress]:
         """The addresses of a name; OSError where it has none."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(NAME_LOOKUPS, thread_name_prefix="allim-names")
@@ -35,7 +35,7 @@ class ThreadResolver(AbstractResolver):
             ),
         )
         return [
-            ResolveResult(
+            ResolvedAddress(
                 hostname=host,
                 host=str(address[0]),
                 port=port,
@@ -56,12 +56,12 @@ class ThreadResolver(AbstractResolver):
 class SharedLookups:
     """Asks a resolver once where many ask for one name, and again after `FRESH` seconds."""
 
-    def __init__(self, resolver: AbstractResolver) -> None:
+    def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
-        self._lookups: dict[tuple[str, int], asyncio.Task[list[ResolveResult]]] = {}
+        self._lookups: dict[tuple[str, int], asyncio.Task[Sequence[ResolvedAddress]]] = {}
         self._forgetting: dict[tuple[str, int], asyncio.TimerHandle] = {}
 
-    async def resolve(self, host: str, port: int) -> list[ResolveResult]:
+    async def resolve(self, host: str, port: int) -> Sequence[ResolvedAddress]:
         """The addresses of a name; OSError where it has none, HttpFailure when it is closed."""
         key = host, port
         lookup = self._lookups.get(key)
@@ -90,7 +90,7 @@ class SharedLookups:
         await asyncio.gather(*lookups, return_exceptions=True)
 
     def _forget_later(
-        self, key: tuple[str, int], lookup: asyncio.Task[list[ResolveResult]]
+        self, key: tuple[str, int], lookup: asyncio.Task[Sequence[ResolvedAddress]]
     ) -> None:
         failed = lookup.cancelled() or lookup.exception() is not None
         if self._lookups.get(key) is not lookup:

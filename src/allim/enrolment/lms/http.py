@@ -7,12 +7,14 @@ import codecs
 import errno
 import json
 import os
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from allim.channels.answers import retry_after
 from allim.channels.http.connection import KEEP_ALIVE
@@ -66,13 +68,28 @@ class Passing(Exception):
         self.retry_after = retry_after
 
 
+class _Names(AbstractResolver):
+    """Our way of looking names up, for aiohttp."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        return [ResolveResult(**each) for each in await self._threads.resolve(host, port, family)]
+
+    async def close(self) -> None:
+        await self._threads.close()
+
+
 class Connections:
     """The kept connections to one LMS: no redirects, no cookies, no proxies."""
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url.rstrip("/")
         self._session: aiohttp.ClientSession | None = None
-        self._resolver = ThreadResolver()
+        self._resolver = _Names()
 
     def post(self, call: Call, headers: Headers) -> Any:
         """Begin a call; what aiohttp gives for it."""
