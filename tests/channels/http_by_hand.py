@@ -7,7 +7,7 @@ import contextlib
 import gc
 import ipaddress
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -217,13 +217,14 @@ class Wire(asyncio.Transport):
 
 
 class Line:
-    """A connection on a wire, and what its pool would hear of it."""
+    """A connection on a wire, and what its pool would hear of it; requests leave at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, ready: Callable[[Connection], None] = Connection.send) -> None:
         self.idle: list[Connection] = []
         self.ended: list[Connection] = []
         self.connection = Connection(
             Place(False, "one.example", 80),
+            ready=ready,
             idle=self.idle.append,
             ended=self.ended.append,
         )

@@ -11,7 +11,7 @@ from tests.relay.virtual_time import in_virtual_time, loop_clock
 
 from allim.channels.http import connection as connections
 from allim.channels.http.answer import Reply
-from allim.channels.http.connection import KEEP_ALIVE
+from allim.channels.http.connection import KEEP_ALIVE, Connection
 from allim.channels.http.failure import HttpFailure
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
@@ -61,6 +61,33 @@ async def test_who_gives_up_as_the_answer_comes_leaves_the_next_one_alone(
     assert not line.wire.is_closing()
     line.connection.data_received(an_answer(b"two"))
     assert (await second).content == b"two"
+
+
+async def test_what_comes_before_the_request_has_left_is_not_its_answer() -> None:
+    ready: list[Connection] = []
+    line = Line(ready.append).begin()
+    task = asyncio.create_task(line.connection.exchange(b"?", timeout=LONG, limit=100))
+    await asyncio.sleep(0)
+    assert (ready, line.wire.sent) == ([line.connection], b"")
+    line.connection.data_received(an_answer())
+    line.connection.send()
+    assert line.wire.sent == b""
+    with pytest.raises(HttpFailure):
+        await task
+    assert line.idle == []
+
+
+async def test_a_request_given_up_before_it_has_left_stays() -> None:
+    ready: list[Connection] = []
+    line = Line(ready.append).begin()
+    task = asyncio.create_task(line.connection.exchange(b"?", timeout=LONG, limit=100))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    ready[0].send()
+    assert line.wire.sent == b""
+    assert not line.connection.is_usable
 
 
 async def test_a_caller_that_just_vanishes_ends_it() -> None:

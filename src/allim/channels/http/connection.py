@@ -19,23 +19,27 @@ request meets a connection that the server is just closing."""
 class Connection(asyncio.Protocol):
     """A connection to one place, and the exchange that is under way on it.
 
-    `idle` is called whenever it can take another request, `ended` once it can take none any more.
+    `ready` is called when a request waits for `send`, `idle` whenever another one can be taken,
+    `ended` once none can any more.
     """
 
     def __init__(
         self,
         place: Place,
         *,
+        ready: Callable[[Connection], None],
         idle: Callable[[Connection], None],
         ended: Callable[[Connection], None],
     ) -> None:
         self.place = place
+        self._ready = ready
         self._idle = idle
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._reader = AnswerReader()
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[Reply] | None = None
+        self._unsent = b""
         self._due = 0.0
         """When the exchange under way, or else the wait for another one, is over."""
         self._timer: asyncio.TimerHandle | None = None
@@ -65,7 +69,8 @@ class Connection(asyncio.Protocol):
         self._due = self._loop.time() + timeout
         if self._timer is None or self._fires_at > self._due:
             self._set_timer()
-        self._transport.write(request)
+        self._unsent = request
+        self._ready(self)
         try:
             return await waiter
         except BaseException:
@@ -74,6 +79,12 @@ class Connection(asyncio.Protocol):
                 self._waiter = None
                 self.abort()
             raise
+
+    def send(self) -> None:
+        """Send the request that waits for it, unless it has been given up."""
+        request, self._unsent = self._unsent, b""
+        if request and self._transport is not None:
+            self._transport.write(request)
 
     def close(self) -> None:
         """End it in good order; only an idle one."""
@@ -95,7 +106,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on; what comes unasked would be taken for the next answer, so it ends here."""
-        if self._waiter is None:
+        if self._waiter is None or self._unsent:
             self.abort()
             return
         reader = self._reader
@@ -141,10 +152,12 @@ class Connection(asyncio.Protocol):
         if transport is None:
             return
         # What was answered before all of the request had left has to end with the answer.
-        if self._reader.may_go_on and not transport.get_write_buffer_size():
+        has_left = not self._unsent and not transport.get_write_buffer_size()
+        if self._reader.may_go_on and has_left:
             self._due = self._loop.time() + KEEP_ALIVE
             self._idle(self)
         else:
+            self._unsent = b""
             transport.abort()
 
     def _break_off(self, problem: HttpFailure) -> None:
@@ -155,6 +168,7 @@ class Connection(asyncio.Protocol):
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_exception(problem)
+        self._unsent = b""
         if self._transport is not None:
             self._transport.abort()
 

@@ -31,6 +31,7 @@ class ConnectionPool:
         self._new_socket = new_socket
         self._idle: defaultdict[Place, list[Connection]] = defaultdict(list)
         self._open: set[Connection] = set()
+        self._ready: list[Connection] = []
         self._closed = False
         self._all_ended = asyncio.Event()
         self._tls: ssl.SSLContext | None = None
@@ -80,7 +81,7 @@ class ConnectionPool:
             happy_eyeballs_delay=NEXT_ADDRESS_AFTER,
             socket_factory=self._new_socket,
         )
-        connection = Connection(place, idle=self._keep, ended=self._forget)
+        connection = Connection(place, ready=self._send_soon, idle=self._keep, ended=self._forget)
         try:
             await loop.create_connection(
                 lambda: connection,
@@ -120,6 +121,20 @@ class ConnectionPool:
             self._tls = ssl.create_default_context()
             self._tls.set_alpn_protocols(["http/1.1"])
         return self._tls
+
+    def _send_soon(self, connection: Connection) -> None:
+        """Have the requests of one turn of the loop leave together.
+
+        Each that leaves alone wakes whoever waits for it: a sixth of what a relay of webhooks did.
+        """
+        if not self._ready:
+            asyncio.get_running_loop().call_soon(self._send_all)
+        self._ready.append(connection)
+
+    def _send_all(self) -> None:
+        ready, self._ready = self._ready, []
+        for connection in ready:
+            connection.send()
 
     def _keep(self, connection: Connection) -> None:
         self._idle[connection.place].append(connection)
