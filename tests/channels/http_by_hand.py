@@ -66,14 +66,15 @@ async def files_are(count: int) -> None:
 
 
 class Addresses(AbstractResolver):
-    """Every name has these."""
+    """Every name has these; where several lists are given, others each time, the last for good."""
 
-    def __init__(self, *addresses: str) -> None:
-        self._addresses = addresses
+    def __init__(self, *answers: list[str]) -> None:
+        self._answers = list(answers)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
+        addresses = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         return [
             ResolveResult(
                 hostname=host,
@@ -83,7 +84,7 @@ class Addresses(AbstractResolver):
                 proto=socket.IPPROTO_TCP,
                 flags=0,
             )
-            for address in self._addresses
+            for address in addresses
         ]
 
     async def close(self) -> None:

@@ -5,29 +5,15 @@ from __future__ import annotations
 import gzip
 import socket
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 
 from allim.channels.channel import HttpAnswer
 from allim.channels.http.client import HttpClient
 from allim.channels.http.failure import HttpFailure
-from allim.channels.ssrf import AddressGuard
 from allim.relay.outcomes import RESPONSE_LIMIT
 from allim.testing.http import Answer, HttpSink, Then
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[HttpClient]:
-    client = HttpClient(AddressGuard())
-    yield client
-    await client.close()
-
-
-@pytest.fixture
-async def sink() -> AsyncIterator[HttpSink]:
-    async with HttpSink() as sink:
-        yield sink
 
 
 async def _post(client: HttpClient, url: str, timeout: float = 20.0) -> HttpAnswer:

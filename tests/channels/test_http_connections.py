@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from itertools import count
 
 import psutil
@@ -24,18 +24,6 @@ from allim.channels.http import connection as connections
 from allim.channels.http.client import HttpClient
 from allim.channels.http.failure import HttpFailure
 from allim.testing.http import Answer, HttpSink
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[HttpClient]:
-    async with a_client() as client:
-        yield client
-
-
-@pytest.fixture
-async def sink() -> AsyncIterator[HttpSink]:
-    async with HttpSink() as sink:
-        yield sink
 
 
 @pytest.fixture
@@ -463,7 +451,7 @@ async def test_closing_at_any_step_leaves_nothing_behind(sink: HttpSink) -> None
 
 
 async def test_of_several_addresses_one_that_answers_is_found(sink: HttpSink) -> None:
-    client = HttpClient(LOCAL, resolver=Addresses("127.0.0.9", "::1", "127.0.0.1"))
+    client = HttpClient(LOCAL, resolver=Addresses(["127.0.0.9", "::1", "127.0.0.1"]))
     assert (await _call(client, f"http://one.example:{sink.port}")).status == 200
     await client.close()
 
@@ -474,7 +462,7 @@ async def test_giving_up_while_several_addresses_are_tried_leaves_nothing_behind
     files = psutil.Process().num_fds()
     async with nothing_left():
         for steps in count():
-            client = HttpClient(LOCAL, resolver=Addresses("127.0.0.1", "127.0.0.1", "::1"))
+            client = HttpClient(LOCAL, resolver=Addresses(["127.0.0.1", "127.0.0.1", "::1"]))
             call = _calling(client, f"http://one.example:{sink.port}")
             answered, result = await _given_up(call, steps)
             assert isinstance(result, HttpAnswer | asyncio.CancelledError)
@@ -498,7 +486,7 @@ async def _given_up(
 
 
 async def test_a_name_without_an_address_is_certain(sink: HttpSink) -> None:
-    client = HttpClient(LOCAL, resolver=Addresses())
+    client = HttpClient(LOCAL, resolver=Addresses([]))
     with pytest.raises(HttpFailure) as caught:
         await _call(client, f"http://one.example:{sink.port}")
     assert (caught.value.code, caught.value.ambiguous) == ("connect_failed", False)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import AsyncIterator
 
 import pytest
-from tests.channels.http_by_hand import LONG, a_client
+from tests.channels.http_by_hand import LONG
 
 from allim.channels.channel import HttpFile
 from allim.channels.http.client import HttpClient
@@ -18,18 +17,6 @@ FULL = b"f" * LIMIT
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 UNTIL_THE_END = b"HTTP/1.1 200 OK\r\n\r\n"
 GZIP = {"Content-Encoding": "gzip"}
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[HttpClient]:
-    async with a_client() as client:
-        yield client
-
-
-@pytest.fixture
-async def sink() -> AsyncIterator[HttpSink]:
-    async with HttpSink() as sink:
-        yield sink
 
 
 async def _fetch(client: HttpClient, sink: HttpSink, answer: Answer) -> HttpFile:

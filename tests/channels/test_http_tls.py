@@ -108,7 +108,7 @@ async def sink(authority: Authority) -> AsyncIterator[HttpSink]:
 
 @pytest.fixture
 async def client() -> AsyncIterator[HttpClient]:
-    async with a_client(Addresses("127.0.0.1")) as client:
+    async with a_client(Addresses(["127.0.0.1"])) as client:
         yield client
 
 

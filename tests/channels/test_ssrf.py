@@ -6,7 +6,7 @@ import ipaddress
 import socket
 
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
+from tests.channels.http_by_hand import Addresses
 
 from allim.base.errors import ConfigurationError
 from allim.base.settings import Environment
@@ -142,39 +142,13 @@ async def test_hostile_urls_are_named_and_never_called(url: str) -> None:
     await client.close()
 
 
-class ResolverThatRebinds(AbstractResolver):
-    """Gives another address each time it is asked."""
-
-    def __init__(self, *answers: list[str]) -> None:
-        self._answers = list(answers)
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        addresses = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=socket.IPPROTO_TCP,
-                flags=0,
-            )
-            for address in addresses
-        ]
-
-    async def close(self) -> None:
-        return
-
-
 @pytest.mark.parametrize(
     "addresses",
     [["127.0.0.1"], ["::1", "127.0.0.1"], ["10.0.0.1", "169.254.169.254"], ["::ffff:127.0.0.1"]],
 )
 async def test_a_name_that_leads_inside_is_blocked(addresses: list[str]) -> None:
     async with HttpSink() as sink:
-        client = HttpClient(AddressGuard(), resolver=ResolverThatRebinds(addresses))
+        client = HttpClient(AddressGuard(), resolver=Addresses(addresses))
         url = f"http://innocent.example:{sink.port}/"
         assert client.check_url(url) is None
         with pytest.raises(HttpFailure) as caught:
@@ -188,7 +162,7 @@ async def test_a_name_that_leads_inside_is_blocked(addresses: list[str]) -> None
 async def test_of_several_addresses_only_the_allowed_are_connected() -> None:
     async with HttpSink() as sink:
         guard = AddressGuard([ipaddress.ip_network("127.0.0.0/8")])
-        client = HttpClient(guard, resolver=ResolverThatRebinds(["10.0.0.1", "127.0.0.1"]))
+        client = HttpClient(guard, resolver=Addresses(["10.0.0.1", "127.0.0.1"]))
         answer = await _post(client, f"http://innocent.example:{sink.port}/")
         await client.close()
     assert answer.status == 200
@@ -223,7 +197,7 @@ async def test_a_name_that_turns_inside_after_its_check_is_blocked() -> None:
     async with HttpSink() as sink:
         sink.answer(Answer.cut())
         guard = AddressGuard([ipaddress.ip_network("127.0.0.1/32")])
-        resolver = ResolverThatRebinds(["127.0.0.1"], ["127.0.0.2"])
+        resolver = Addresses(["127.0.0.1"], ["127.0.0.2"])
         client = HttpClient(guard, resolver=resolver)
         url = f"http://innocent.example:{sink.port}/"
         with pytest.raises(HttpFailure) as first:
